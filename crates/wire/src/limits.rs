@@ -1,0 +1,68 @@
+//! Every bound of the format, with its reason.
+//!
+//! These are properties of the protocol: changing one changes what a peer may send. What a
+//! node is willing to spend (rates, waits, buffers) is configuration and lives with the node.
+
+/// Largest payload of one event, in bytes. A larger body is an iroh-blobs blob whose hash
+/// stands in the payload.
+pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// Largest frame body (tag and message), in bytes: one largest event and its header, so that
+/// buffering stays bounded.
+pub const MAX_FRAME_BYTES: usize = MAX_PAYLOAD_BYTES + 64 * 1024;
+
+/// Largest encoded run, in bytes: a frame less the fields of the batch around it.
+pub const MAX_RUN_BYTES: usize = MAX_FRAME_BYTES - 64;
+
+/// Size a signer cuts runs at, in bytes. Just under 64 KiB, so that a store that rounds a row
+/// up to a power of two wastes little with its key and side record added; large enough that
+/// the signature and the run's fixed part vanish beside the events.
+pub const TARGET_RUN_BYTES: usize = 64 * 1024 - 1024;
+
+/// Most events in one run: bounds what one signature check may cost in hashes.
+pub const MAX_RUN_EVENTS: usize = 1024;
+
+/// Size a responder fills batches to, in bytes: one commit's worth, and the grain of progress.
+pub const TARGET_BATCH_BYTES: usize = 256 * 1024;
+
+/// Most runs in one batch. Every author of a segment may be a run of its own.
+pub const MAX_BATCH_RUNS: usize = 4096;
+
+/// Most causal references of one event.
+pub const MAX_DEPS: usize = 64;
+
+/// Longest channel name, in bytes.
+pub const MAX_CHANNEL_BYTES: usize = 64;
+
+/// Highest sequence number: 2^53, exact in every language with 64-bit floats, and far enough
+/// from `u64::MAX` that `seq + 1` never overflows.
+pub const MAX_SEQ: u64 = 1 << 53;
+
+/// Most heads in one chunk: about 70 KB.
+pub const MAX_CHUNK_HEADS: usize = 1024;
+
+/// Most authors in one segment of an answer; bounds what both sides hold at a time.
+pub const MAX_SEGMENT_AUTHORS: usize = 1024;
+
+/// Length of the random payload of a genesis event, in bytes.
+pub const GENESIS_NONCE_BYTES: usize = 16;
+
+/// Most values on one axis of a filter (authors, channels, kinds): a filter names a view, it
+/// does not enumerate a database.
+pub const MAX_FILTER_VALUES: usize = 1024;
+
+/// Most heads that changed on the requester's side beside a cursor; above that a full clock
+/// is as cheap.
+pub const MAX_CURSOR_HEADS: usize = 1024;
+
+/// Most prefixes of the heads tree asked for in one message.
+pub const MAX_TREE_PREFIXES: usize = 256;
+
+/// Most ranges in one payload request.
+pub const MAX_PAYLOAD_WANTS: usize = 1024;
+
+/// Most ids in a fork locator: head − 2^k for every k that [`MAX_SEQ`] allows.
+pub const MAX_LOCATOR_IDS: usize = 64;
+
+/// Most events in a legacy dump (the old protocol's own bound).
+pub const MAX_LEGACY_EVENTS: usize = 500;

@@ -1,0 +1,388 @@
+//! What a responder says: plans, runs, and how the history ended.
+
+use bytes::Bytes;
+
+use super::{Body, Cursor, FrameWriter, read_runs};
+use crate::{
+    codec::{Decode, DecodeError, Encode, Put, Reader},
+    event::EventRef,
+    heads::AuthorHead,
+    ids::{AuthorId, EventId, HeadsDigest, Signature},
+};
+
+/// "Your digest differs from mine: send your heads." From the responder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadsWanted {
+    /// The request.
+    pub request_id: u64,
+}
+
+impl Body for HeadsWanted {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_varint(self.request_id);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// Which authors a plan speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// Code 0: the owner alone. Comes first: the owner's log says what the space is.
+    Owner,
+    /// Code 1: the others after the segment before, up to and including this one.
+    Through(AuthorId),
+    /// Code 2: all the rest.
+    Last,
+}
+
+/// How much of something: authors, their events, and the payload bytes of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlanTotals {
+    /// Logs.
+    pub authors: u64,
+    /// Events.
+    pub events: u64,
+    /// Bytes of payload.
+    pub payload_bytes: u64,
+}
+
+impl Encode for PlanTotals {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_varint(self.authors);
+        out.put_varint(self.events);
+        out.put_varint(self.payload_bytes);
+    }
+}
+
+impl Decode for PlanTotals {
+    const MIN_BYTES: usize = 3;
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            authors: reader.varint("planned authors")?,
+            events: reader.varint("planned events")?,
+            payload_bytes: reader.varint("planned payload bytes")?,
+        })
+    }
+}
+
+/// What the responder is about to send for one segment of authors. It binds: the segment ends
+/// when as many events have come, and more is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncPlan {
+    /// The request.
+    pub request_id: u64,
+    /// The authors it speaks of.
+    pub segment: Segment,
+    /// What will come for them; the payload bytes are an upper bound.
+    pub totals: PlanTotals,
+    /// An upper bound of what later segments hold.
+    pub rest: PlanTotals,
+}
+
+impl Body for SyncPlan {
+    fn write(&self, frame: &mut FrameWriter) {
+        let out = &mut frame.owned;
+        out.put_varint(self.request_id);
+        match &self.segment {
+            Segment::Owner => out.put_u8(0),
+            Segment::Through(author) => {
+                out.put_u8(1);
+                author.encode(out);
+            }
+            Segment::Last => out.put_u8(2),
+        }
+        self.totals.encode(out);
+        self.rest.encode(out);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            segment: match reader.bounded("segment", 0, 2)? {
+                0 => Segment::Owner,
+                1 => Segment::Through(AuthorId::decode(reader)?),
+                _ => Segment::Last,
+            },
+            totals: PlanTotals::decode(reader)?,
+            rest: PlanTotals::decode(reader)?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// Runs of the segment planned last, in the order of their authors and seqs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncBatchV2 {
+    /// The request.
+    pub request_id: u64,
+    /// Whether more batches follow; `false` ends the history.
+    pub more: bool,
+    /// Encoded runs. None only where `more` is false.
+    pub runs: Vec<Bytes>,
+}
+
+impl Body for SyncBatchV2 {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_varint(self.request_id);
+        frame.owned.put_bool(self.more);
+        frame.put_runs(&self.runs);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            more: reader.bool("more")?,
+            runs: read_runs(reader)?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// How a history ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncOutcome {
+    /// Code 0: the requester holds all the responder held.
+    Complete,
+    /// Code 1: something is left; what, and how to go on.
+    Truncated(Truncation),
+}
+
+/// Why a history is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncation {
+    /// Code 0: the budget was used up. Sync again to go on.
+    Budget,
+    /// Code 1: these many authors forked and were left out. Others are complete.
+    Forked {
+        /// How many.
+        authors: u64,
+    },
+    /// Code 2: stubs were sent where the filter wanted payloads. Ask for the payloads, here or
+    /// elsewhere.
+    Stubbed,
+}
+
+impl Encode for SyncOutcome {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Complete => out.put_u8(0),
+            Self::Truncated(Truncation::Budget) => out.put(&[1, 0]),
+            Self::Truncated(Truncation::Forked { authors }) => {
+                out.put(&[1, 1]);
+                out.put_varint(*authors);
+            }
+            Self::Truncated(Truncation::Stubbed) => out.put(&[1, 2]),
+        }
+    }
+}
+
+impl Decode for SyncOutcome {
+    const MIN_BYTES: usize = 1;
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match reader.bounded("outcome", 0, 1)? {
+            0 => Self::Complete,
+            _ => Self::Truncated(match reader.bounded("truncation", 0, 2)? {
+                0 => Truncation::Budget,
+                1 => Truncation::Forked {
+                    authors: reader.varint("forked authors")?,
+                },
+                _ => Truncation::Stubbed,
+            }),
+        })
+    }
+}
+
+/// The end of the history, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistorySyncComplete {
+    /// The request.
+    pub request_id: u64,
+    /// Complete, or truncated and why.
+    pub outcome: SyncOutcome,
+    /// The last event sent, if any was.
+    pub last_event: Option<EventRef>,
+    /// Events sent.
+    pub events: u64,
+    /// How many of them were stubs.
+    pub stubs: u64,
+    /// Heads digest over every author of the scope, at the higher of the head the requester
+    /// stated and the head served. The requester computes the same from what it stated and
+    /// received. It detects faults, not a lying responder.
+    pub joined_digest: HeadsDigest,
+    /// The responder's generation of the space from which live events follow.
+    pub stream_generation: u64,
+    /// What the requester may state next time instead of its clock.
+    pub cursor: Option<Cursor>,
+    /// The provider's signature over the request and this answer.
+    pub receipt: Option<Signature>,
+}
+
+impl Body for HistorySyncComplete {
+    fn write(&self, frame: &mut FrameWriter) {
+        let out = &mut frame.owned;
+        out.put_varint(self.request_id);
+        self.outcome.encode(out);
+        out.put_option(self.last_event.as_ref());
+        out.put_varint(self.events);
+        out.put_varint(self.stubs);
+        self.joined_digest.encode(out);
+        out.put_varint(self.stream_generation);
+        out.put_option(self.cursor.as_ref());
+        out.put_option(self.receipt.as_ref());
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            outcome: SyncOutcome::decode(reader)?,
+            last_event: reader.option("last event", EventRef::decode)?,
+            events: reader.varint("events")?,
+            stubs: reader.varint("stubs")?,
+            joined_digest: HeadsDigest::decode(reader)?,
+            stream_generation: reader.varint("stream generation")?,
+            cursor: reader.option("cursor", Cursor::decode)?,
+            receipt: reader.option("receipt", Signature::decode)?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// New runs, after the history, on a stream that asked for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveBatch {
+    /// The request.
+    pub request_id: u64,
+    /// Encoded runs. They may overlap what the history held.
+    pub runs: Vec<Bytes>,
+}
+
+impl Body for LiveBatch {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_varint(self.request_id);
+        frame.put_runs(&self.runs);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            runs: read_runs(reader)?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// The reader is too slow for the live stream, which ends here: sync again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveLagged {
+    /// The request.
+    pub request_id: u64,
+    /// Events not sent.
+    pub missed: u64,
+}
+
+impl Body for LiveLagged {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_varint(self.request_id);
+        frame.owned.put_varint(self.missed);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            missed: reader.varint("missed events")?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// The requester's head of an author is not on the responder's chain. Nothing is sent for that
+/// author; all others go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkNotice {
+    /// The request.
+    pub request_id: u64,
+    /// The author.
+    pub author: AuthorId,
+    /// The head the requester stated.
+    pub stated: AuthorHead,
+    /// The responder's event at that seq.
+    pub held: EventId,
+}
+
+impl Body for ForkNotice {
+    fn write(&self, frame: &mut FrameWriter) {
+        let out = &mut frame.owned;
+        out.put_varint(self.request_id);
+        self.author.encode(out);
+        self.stated.encode(out);
+        self.held.encode(out);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            author: AuthorId::decode(reader)?,
+            stated: AuthorHead::decode(reader)?,
+            held: EventId::decode(reader)?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
+
+/// The responder is overloaded and serves nothing now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Busy {
+    /// The request.
+    pub request_id: u64,
+    /// When to try again, in milliseconds from now.
+    pub retry_after_ms: u64,
+}
+
+impl Body for Busy {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_varint(self.request_id);
+        frame.owned.put_varint(self.retry_after_ms);
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request_id: reader.varint("request id")?,
+            retry_after_ms: reader.varint("retry after")?,
+        })
+    }
+
+    fn request_id(&self) -> u64 {
+        self.request_id
+    }
+}
