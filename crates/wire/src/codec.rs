@@ -1,6 +1,8 @@
 //! Postcard's bytes, read strictly.
 //!
-//!     value ──▶ Encode ──▶ bytes ──▶ Reader ──▶ Decode ──▶ value, or where it went wrong
+//! ```text
+//! value ──▶ Encode ──▶ bytes ──▶ Reader ──▶ Decode ──▶ value, or where it went wrong
+//! ```
 //!
 //! The bytes are those of the postcard 1.0 wire format (<https://postcard.jamesmunns.com/>).
 //! The reader is ours for four reasons: it refuses every encoding but the shortest, it never

@@ -1,7 +1,9 @@
 //! Events: the header's canonical form, and the id it has.
 //!
-//!     payload ──▶ PayloadHash ─┐
-//!     prev, seq, deps, …  ─────┴▶ canonical header ──▶ LogKey ──▶ EventId
+//! ```text
+//! payload ──▶ PayloadHash ─┐
+//! prev, seq, deps, …  ─────┴▶ canonical header ──▶ LogKey ──▶ EventId
+//! ```
 //!
 //! Invariant: an id is computed from a header that was encoded here, never from bytes as they
 //! came in.

@@ -1,7 +1,9 @@
 //! The Headwater formats: what a log is made of, and what two peers say about it.
 //!
-//!     bytes ──▶ frame ──▶ message ─┬▶ clock: who holds what     (heads, tree)
-//!                                  └▶ runs ──▶ verify ──▶ events (run, event)
+//! ```text
+//! bytes ──▶ frame ──▶ message ─┬▶ clock: who holds what     (heads, tree)
+//!                              └▶ runs ──▶ verify ──▶ events (run, event)
+//! ```
 //!
 //! One author's log is a chain of signed events; a [`Run`] of them is authenticated by one
 //! signature. A clock ([`HeadsSummary`]) says how far each log is held, and its digest is the

@@ -14,10 +14,10 @@ pub const MAX_FRAME_BYTES: usize = MAX_PAYLOAD_BYTES + 64 * 1024;
 /// Largest encoded run, in bytes: a frame less the fields of the batch around it.
 pub const MAX_RUN_BYTES: usize = MAX_FRAME_BYTES - 64;
 
-/// Size a signer cuts runs at, in bytes. Just under 64 KiB, so that a store that rounds a row
-/// up to a power of two wastes little with its key and side record added; large enough that
-/// the signature and the run's fixed part vanish beside the events.
-pub const TARGET_RUN_BYTES: usize = 64 * 1024 - 1024;
+/// Size a signer cuts runs at, in bytes: large enough that the signature and the run's fixed
+/// part vanish beside the events, and just under 64 KiB, because a B-tree rounds large values up
+/// to a power of two of pages: 64 bytes leave room for a store's key and page header.
+pub const TARGET_RUN_BYTES: usize = 64 * 1024 - 64;
 
 /// Most events in one run: bounds what one signature check may cost in hashes.
 pub const MAX_RUN_EVENTS: usize = 1024;

@@ -1,6 +1,8 @@
 //! One log's rule of admission, the same for every store.
 //!
-//!     head + VerifiedRun ──▶ admit ──▶ Whole | Above(seq) | Stale | Gap | Forked | NoGenesis
+//! ```text
+//! head + VerifiedRun ──▶ admit ──▶ Whole | Above(seq) | Stale | Gap | Forked | NoGenesis
+//! ```
 //!
 //! Invariant: a log is a chain from seq 1 without gaps; a store only ever appends to it.
 

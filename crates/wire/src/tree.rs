@@ -1,6 +1,8 @@
 //! The heads tree: a 16-ary Merkle radix tree over the heads of a space.
 //!
-//!     root ── nibble 0 of the author key ── nibble 1 ── … ── leaf (one author)
+//! ```text
+//! root ── nibble 0 of the author key ── nibble 1 ── … ── leaf (one author)
+//! ```
 //!
 //! A node stands for all authors whose keys begin with its nibbles. Over no author its digest
 //! is zero; over one it is that author's leaf; over more it is the hash of its children. So

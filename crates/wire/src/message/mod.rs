@@ -1,6 +1,8 @@
 //! Every message of `headwater/sync/2`, its tag and its bytes.
 //!
-//!     4-byte length ‖ tag ‖ fields in postcard's encoding
+//! ```text
+//! 4-byte length ‖ tag ‖ fields in postcard's encoding
+//! ```
 //!
 //! Tags are written down below and never reused. A tag of 128 or above is *additive*: a
 //! receiver that does not know it skips the frame. Any other unknown tag ends the stream.

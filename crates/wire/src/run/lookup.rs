@@ -1,6 +1,8 @@
 //! Looking into a stored run with the help of an id that was kept beside it.
 //!
-//!     known id ──▶ hash on ──▶ the event asked for, or the cut above it
+//! ```text
+//! known id ──▶ hash on ──▶ the event asked for, or the cut above it
+//! ```
 //!
 //! A run's ids are not in its bytes. Hashing them from the start of the run is always right; a
 //! store that keeps an id now and then hashes from the nearest instead. Nothing here checks a

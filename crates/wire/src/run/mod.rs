@@ -1,7 +1,9 @@
 //! Runs: consecutive events of one author, closed by one signature.
 //!
-//!     drafts ──▶ sign_runs ──▶ VerifiedRun ──▶ store, wire
-//!     bytes ──▶ Run::decode ──▶ Run ──▶ Run::verify(space) ──▶ VerifiedRun
+//! ```text
+//! drafts ──▶ sign_runs ──▶ VerifiedRun ──▶ store, wire
+//! bytes ──▶ Run::decode ──▶ Run ──▶ Run::verify(space) ──▶ VerifiedRun
+//! ```
 //!
 //! Every header commits to the one before through `prev`, so a valid signature on the last
 //! event authenticates every event of the run: N events cost N hashes and one signature check.
@@ -10,12 +12,14 @@
 //!
 //! Layout (varints are postcard's; `docs/protocol.md` draws it):
 //!
-//!     author · first_seq · first_prev (if first_seq > 1) · event count
-//!     channel table: count, then names in order of first use
-//!     one row an event: timestamp (the first absolute, then zigzag deltas) · kind ·
-//!         channel (0 none, else index + 1) · deps · payload length × 2 + stub bit
-//!     one body an event: the payload, or a stub's payload hash
-//!     signature
+//! ```text
+//! author · first_seq · first_prev (if first_seq > 1) · event count
+//! channel table: count, then names in order of first use
+//! one row an event: timestamp (the first absolute, then zigzag deltas) · kind ·
+//!     channel (0 none, else index + 1) · deps · payload length × 2 + stub bit
+//! one body an event: the payload, or a stub's payload hash
+//! signature
+//! ```
 //!
 //! Invariant: a run has exactly one encoding. [`Run::decode`] refuses any other, so a flipped
 //! bit fails the decoding, the hash chain or the signature.

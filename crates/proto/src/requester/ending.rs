@@ -1,0 +1,155 @@
+//! The end of a pull: what the responder says of it against what came, and what is reported.
+
+use headwater_wire::{EventRef, HistorySyncComplete, SyncOutcome, Truncation};
+
+use super::{HistoryEnd, LiveEnd, LocalClock, Phase, Requester, RequesterOutput, SyncEnd, Tally};
+use crate::SessionError;
+
+impl Requester {
+    pub(super) fn take_completion(
+        &mut self,
+        end: HistoryEnd,
+        complete: HistorySyncComplete,
+    ) -> Result<(), SessionError> {
+        let fits = match &complete.outcome {
+            SyncOutcome::Complete => {
+                end != HistoryEnd::Budget && self.ledger.stubs == 0 && self.notices == 0
+            }
+            SyncOutcome::Truncated(Truncation::Budget) => end == HistoryEnd::Budget,
+            SyncOutcome::Truncated(Truncation::Forked { authors }) => {
+                end == HistoryEnd::Whole && *authors >= self.notices.max(1)
+            }
+            SyncOutcome::Truncated(Truncation::Stubbed) => {
+                end == HistoryEnd::Whole && self.ledger.stubs > 0
+            }
+        };
+        if !fits {
+            return Err(SessionError::OutcomeContradicted {
+                outcome: complete.outcome,
+            });
+        }
+        let figures = [
+            ("events", complete.events, self.ledger.received.events),
+            ("stubs", complete.stubs, self.ledger.stubs),
+        ];
+        for (unit, stated, received) in figures {
+            if stated != received {
+                return Err(SessionError::CompletionMismatch {
+                    unit,
+                    stated,
+                    received,
+                });
+            }
+        }
+        self.phase = Phase::Draining {
+            equal: end == HistoryEnd::Equal,
+            complete: Box::new(complete),
+            live_end: None,
+        };
+        self.finish_drained()
+    }
+
+    /// Moves on if the store has caught up with what the phase waits for.
+    pub(super) fn finish_drained(&mut self) -> Result<(), SessionError> {
+        match core::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Draining {
+                equal,
+                complete,
+                live_end,
+            } if self.ledger.history_applied() => {
+                let end = Box::new(self.check_completion(equal, &complete)?);
+                // A history cut short by the budget has no end that live events could follow.
+                let stays = self.config.live
+                    && complete.outcome != SyncOutcome::Truncated(Truncation::Budget);
+                if !stays {
+                    self.outputs.push_back(RequesterOutput::Finished(*end));
+                    return Ok(());
+                }
+                self.outputs
+                    .push_back(RequesterOutput::HistoryComplete((*end).clone()));
+                match live_end {
+                    None => self.phase = Phase::Live(end),
+                    Some(live_end) => self.close(end, live_end),
+                }
+            }
+            Phase::Closing(end) if self.ledger.all_applied() => {
+                let end = self.updated(*end);
+                self.outputs.push_back(RequesterOutput::Finished(end));
+            }
+            phase => self.phase = phase,
+        }
+        Ok(())
+    }
+
+    /// Ends the live part, as soon as the store is done.
+    pub(super) fn close(&mut self, mut end: Box<SyncEnd>, live_end: LiveEnd) {
+        end.live = Some(live_end);
+        if self.ledger.all_applied() {
+            let end = self.updated(*end);
+            self.outputs.push_back(RequesterOutput::Finished(end));
+        } else {
+            self.phase = Phase::Closing(end);
+        }
+    }
+
+    fn check_completion(
+        &mut self,
+        equal: bool,
+        complete: &HistorySyncComplete,
+    ) -> Result<SyncEnd, SessionError> {
+        let last = self.ledger.last_event.map(|(author, head)| EventRef {
+            author,
+            seq: head.seq,
+            id: head.id,
+        });
+        if complete.last_event != last {
+            return Err(SessionError::LastEventMismatch);
+        }
+        let computed = match self.clock {
+            LocalClock::Held { digest, .. } if equal => digest,
+            _ => self.ledger.joined_digest()?,
+        };
+        if complete.joined_digest != computed {
+            return Err(SessionError::DigestMismatch {
+                stated: complete.joined_digest,
+                computed,
+            });
+        }
+        let mut round_trips = 1 + self.heads.further_windows();
+        round_trips += u32::from(self.asked_for_heads);
+        Ok(self.updated(SyncEnd {
+            outcome: complete.outcome,
+            events: 0,
+            payload_bytes: 0,
+            received: Tally::default(),
+            stubs: self.ledger.stubs,
+            forks: Vec::new(),
+            forked_authors: 0,
+            round_trips,
+            first_digest_equal: equal,
+            joined_digest: computed,
+            stream_generation: complete.stream_generation,
+            live: None,
+        }))
+    }
+
+    /// The end with the figures as they are now. A fork only our store knows of counts too.
+    fn updated(&self, mut end: SyncEnd) -> SyncEnd {
+        end.events = self.ledger.applied.events;
+        end.payload_bytes = self.ledger.applied.payload_bytes;
+        end.received = self.progress.received;
+        end.forks.clone_from(&self.ledger.forks);
+        end.forked_authors = self.ledger.forked_authors;
+        let named = match end.outcome {
+            SyncOutcome::Complete => 0,
+            SyncOutcome::Truncated(Truncation::Forked { authors }) => authors,
+            SyncOutcome::Truncated(Truncation::Budget | Truncation::Stubbed) => return end,
+        };
+        if end.forked_authors > named {
+            end.outcome = SyncOutcome::Truncated(Truncation::Forked {
+                authors: end.forked_authors,
+            });
+        }
+        end
+    }
+}

@@ -1,0 +1,201 @@
+//! What was received, what the store has answered, and the joined digest over both.
+//!
+//! ```text
+//! received runs ──▶ unapplied ──store's answer──▶ heads ─┐
+//! authors passed ─▶ line ────────────────────────────────┴▶ JoinedDigest
+//! ```
+//!
+//! Invariant: runs are applied in the order they were received, so one queue of heads answers
+//! one queue of authors, and both are bounded by the bytes not yet applied.
+
+use std::collections::VecDeque;
+
+use headwater_wire::{AppendError, AuthorHead, AuthorId, ClockEntry, HeadsDigest, Run};
+
+use super::output::{Fork, Tally};
+use crate::{AppliedRun, MAX_LISTED_FORKS, SessionError, joined::JoinedDigest};
+
+/// Authors that may wait in line for one to be applied, before reading stops.
+const MAX_LINE: usize = 8 * 1024;
+
+/// Which part of a sync a list of runs belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    History,
+    Live,
+}
+
+/// An author whose part in the joined digest is settled, or will be once applied.
+#[derive(Debug)]
+enum InLine {
+    Known(ClockEntry),
+    Received { author: AuthorId, last_seq: u64 },
+}
+
+/// One list of runs the store has not answered about.
+#[derive(Debug)]
+struct Unapplied {
+    part: Part,
+    bytes: usize,
+    authors: Vec<AuthorId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    owner: Option<AuthorId>,
+    unapplied: VecDeque<Unapplied>,
+    unapplied_bytes: usize,
+    unapplied_history: usize,
+    heads: VecDeque<(AuthorId, AuthorHead)>,
+    line: VecDeque<InLine>,
+    joined: JoinedDigest,
+    /// The last event of the history applied so far.
+    pub(super) last_event: Option<(AuthorId, AuthorHead)>,
+    pub(super) applied: Tally,
+    pub(super) received: Tally,
+    pub(super) stubs: u64,
+    pub(super) forks: Vec<Fork>,
+    pub(super) forked_authors: u64,
+}
+
+impl Ledger {
+    pub(super) fn set_owner(&mut self, owner: AuthorId) {
+        self.owner = Some(owner);
+    }
+
+    /// Takes note of runs handed to the store.
+    pub(super) fn hand_over(&mut self, part: Part, runs: &[Run]) {
+        let bytes = runs.iter().map(|run| run.as_bytes().len()).sum();
+        self.unapplied_bytes += bytes;
+        self.unapplied_history += usize::from(part == Part::History);
+        self.unapplied.push_back(Unapplied {
+            part,
+            bytes,
+            authors: runs.iter().map(Run::author).collect(),
+        });
+    }
+
+    /// The author brought nothing; what was stated of it counts.
+    pub(super) fn pass(&mut self, stated: ClockEntry) {
+        self.line.push_back(InLine::Known(stated));
+    }
+
+    /// All runs of the author have come.
+    pub(super) fn close_log(&mut self, author: AuthorId, last_seq: u64) {
+        self.line.push_back(InLine::Received { author, last_seq });
+    }
+
+    /// Whether too much waits for the store to receive more.
+    pub(super) fn is_full(&self, max_unapplied_bytes: usize) -> bool {
+        self.unapplied_bytes >= max_unapplied_bytes || self.line.len() >= MAX_LINE
+    }
+
+    /// Whether the store has answered about every run of the history.
+    pub(super) fn history_applied(&self) -> bool {
+        self.unapplied_history == 0
+    }
+
+    /// Whether the store has answered about every run.
+    pub(super) fn all_applied(&self) -> bool {
+        self.unapplied.is_empty()
+    }
+
+    /// Takes the store's answers about the oldest list of runs.
+    pub(super) fn applied(&mut self, answers: &[AppliedRun]) -> Result<(), SessionError> {
+        let unfit = SessionError::StoreAnswer { question: "Apply" };
+        let list = self.unapplied.pop_front().ok_or(unfit.clone())?;
+        if list.authors.len() != answers.len() {
+            return Err(unfit);
+        }
+        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(list.bytes);
+        for (author, answer) in list.authors.iter().zip(answers) {
+            self.count(*author, answer)?;
+            if list.part == Part::History {
+                self.last_event = Some((*author, answer.head));
+                match self.heads.back_mut() {
+                    Some((last, head)) if last == author => *head = answer.head,
+                    _ => self.heads.push_back((*author, answer.head)),
+                }
+            }
+        }
+        self.unapplied_history -= usize::from(list.part == Part::History);
+        self.settle();
+        Ok(())
+    }
+
+    fn count(&mut self, author: AuthorId, answer: &AppliedRun) -> Result<(), SessionError> {
+        match &answer.outcome {
+            Ok(appended) => self.applied.add(appended.events, appended.payload_bytes),
+            // Somebody else delivered it meanwhile.
+            Err(AppendError::Stale { .. }) => {}
+            Err(AppendError::Forked { seq, .. }) => self.fork(Fork { author, seq: *seq }),
+            // What follows a fork cannot fit either.
+            Err(_) if self.is_forked(&author) => {}
+            Err(error) => {
+                return Err(SessionError::RunRefused {
+                    author,
+                    error: error.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a forked author, once.
+    pub(super) fn fork(&mut self, fork: Fork) {
+        if self.forks.iter().any(|known| known.author == fork.author) {
+            return;
+        }
+        self.forked_authors = self.forked_authors.saturating_add(1);
+        if self.forks.len() < MAX_LISTED_FORKS {
+            self.forks.push(fork);
+        }
+    }
+
+    /// Whether the author is forked, or may be: the list is bounded.
+    fn is_forked(&self, author: &AuthorId) -> bool {
+        self.forked_authors > self.forks.len() as u64
+            || self.forks.iter().any(|known| known.author == *author)
+    }
+
+    /// Moves everybody whose head is known from the line into the digest.
+    pub(super) fn settle(&mut self) {
+        while let Some(next) = self.line.front() {
+            let entry = match next {
+                InLine::Known(entry) => *entry,
+                InLine::Received { author, last_seq } => {
+                    let reached = self
+                        .heads
+                        .pop_front_if(|(of, head)| of == author && head.seq == *last_seq);
+                    let Some((author, head)) = reached else {
+                        return;
+                    };
+                    ClockEntry {
+                        author,
+                        head,
+                        forked: false,
+                    }
+                }
+            };
+            self.line.pop_front();
+            if self.owner == Some(entry.author) {
+                self.joined.set_owner(entry);
+            } else {
+                self.joined.push(&entry);
+            }
+        }
+    }
+
+    /// The joined digest, once the whole history is applied.
+    ///
+    /// # Errors
+    ///
+    /// If the store's heads do not end where the runs did.
+    pub(super) fn joined_digest(&mut self) -> Result<HeadsDigest, SessionError> {
+        self.settle();
+        if !self.line.is_empty() {
+            return Err(SessionError::StoreAnswer { question: "Apply" });
+        }
+        Ok(core::mem::take(&mut self.joined).finish())
+    }
+}

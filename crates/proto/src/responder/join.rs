@@ -1,0 +1,262 @@
+//! One segment before it is planned: authors of either side, each with what is to be done.
+//!
+//! ```text
+//! stated head vs. held head   only held ........... serve from seq 1
+//!                             held is higher ...... ask the store whether the stated id is ours
+//!                             same seq, same id ... nothing
+//!                             same seq, other id .. forked
+//!                             stated is higher .... nothing; the requester is ahead
+//!                             only stated ......... nothing; the requester is ahead
+//! ```
+
+use headwater_wire::{
+    AuthorHead, AuthorId, ClockEntry, EventId, ForkNotice, PlanTotals, Segment,
+    limits::MAX_SEGMENT_AUTHORS,
+};
+
+use super::intake::{Front, HeldHeads, StatedHeads};
+use crate::{HeadRecord, SessionError, TailCheck, TailState, TailWant, joined::joined_entry};
+
+/// What is to be done about an author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Nothing,
+    /// The store has to compare the stated id first.
+    Check,
+    Serve {
+        above: u64,
+        payload_bytes: u64,
+    },
+    /// Told to the requester: our id at the stated seq.
+    Forked(EventId),
+    /// One side knows the author as forked and the other does not: left out, until proofs of
+    /// forks are exchanged.
+    Flagged,
+}
+
+/// One author of the segment.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) author: AuthorId,
+    stated: Option<ClockEntry>,
+    held: Option<HeadRecord>,
+    fate: Fate,
+    /// The last event served.
+    pub(super) served: Option<AuthorHead>,
+}
+
+impl Row {
+    pub(super) fn new(
+        author: AuthorId,
+        stated: Option<ClockEntry>,
+        held: Option<HeadRecord>,
+    ) -> Self {
+        let fate = match (&stated, &held) {
+            (None, Some(held)) if !held.entry.forked => Fate::Serve {
+                above: 0,
+                payload_bytes: held.payload_bytes,
+            },
+            (None, Some(_)) => Fate::Flagged,
+            (Some(stated), Some(held)) if *stated != held.entry => {
+                let (theirs, ours) = (stated.head, held.entry.head);
+                if stated.forked || held.entry.forked {
+                    Fate::Flagged
+                } else if theirs.seq < ours.seq {
+                    Fate::Check
+                } else if theirs.seq == ours.seq {
+                    Fate::Forked(ours.id)
+                } else {
+                    Fate::Nothing
+                }
+            }
+            _ => Fate::Nothing,
+        };
+        Self {
+            author,
+            stated,
+            held,
+            fate,
+            served: None,
+        }
+    }
+
+    /// Whether the requester stated events we do not hold.
+    fn is_ahead(&self) -> bool {
+        let held = self.held.map_or(0, |held| held.entry.head.seq);
+        self.stated.is_some_and(|stated| stated.head.seq > held)
+    }
+
+    /// The head that was pinned.
+    pub(super) fn pinned(&self) -> Option<AuthorHead> {
+        self.held.map(|held| held.entry.head)
+    }
+
+    pub(super) fn joined(&self) -> Option<ClockEntry> {
+        joined_entry(self.author, self.stated.as_ref(), self.served)
+    }
+}
+
+/// Facts about a segment that outlive it.
+#[derive(Debug, Default)]
+pub(super) struct Tidings {
+    /// Authors, events and payload bytes we hold in it.
+    pub(super) held: PlanTotals,
+    /// Authors told to be forked.
+    pub(super) forked: Vec<AuthorId>,
+    /// Authors left out because of a flag.
+    pub(super) flagged: u64,
+    /// Whether the requester stated events we do not hold.
+    pub(super) requester_ahead: bool,
+}
+
+/// A segment being put together.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    rows: Vec<Row>,
+}
+
+/// What joining further needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    /// The segment is whole.
+    Segment(Segment),
+    /// The requester's next chunk has to come first.
+    NeedsChunk,
+    /// A page of our heads has to be read first.
+    NeedsPage,
+}
+
+impl Draft {
+    pub(super) fn of_owner(row: Row) -> Self {
+        Self { rows: vec![row] }
+    }
+
+    /// Joins the two streams until the segment is full, or one of them has run dry.
+    pub(super) fn join(&mut self, stated: &mut StatedHeads, held: &mut HeldHeads) -> Joined {
+        loop {
+            let (theirs, ours) = (stated.front(), held.front());
+            let lowest = match (theirs, ours) {
+                (Front::End, Front::End) => return Joined::Segment(Segment::Last),
+                (Front::Unknown, _) => return self.stop(Joined::NeedsChunk),
+                (_, Front::Unknown) => return self.stop(Joined::NeedsPage),
+                (Front::Author(theirs), Front::Author(ours)) => theirs.min(ours),
+                (Front::Author(author), Front::End) | (Front::End, Front::Author(author)) => author,
+            };
+            if self.rows.len() >= MAX_SEGMENT_AUTHORS {
+                return self.stop(Joined::NeedsChunk);
+            }
+            let row = Row::new(lowest, stated.take(lowest), held.take(lowest));
+            self.rows.push(row);
+        }
+    }
+
+    /// Ends the segment at its last author, or waits if it has none.
+    fn stop(&self, otherwise: Joined) -> Joined {
+        match self.rows.last() {
+            Some(row) => Joined::Segment(Segment::Through(row.author)),
+            None => otherwise,
+        }
+    }
+
+    /// The stated heads the store has to compare.
+    pub(super) fn checks(&self) -> Vec<(AuthorId, AuthorHead)> {
+        self.rows
+            .iter()
+            .filter(|row| row.fate == Fate::Check)
+            .filter_map(|row| Some((row.author, row.stated?.head)))
+            .collect()
+    }
+
+    /// Takes the store's comparisons.
+    pub(super) fn checked(&mut self, checks: &[TailCheck]) -> Result<(), SessionError> {
+        let unfit = SessionError::StoreAnswer {
+            question: "CheckTails",
+        };
+        let mut checks = checks.iter();
+        for row in self.rows.iter_mut().filter(|row| row.fate == Fate::Check) {
+            let check = checks.next().ok_or(unfit.clone())?;
+            let (Some(stated), true) = (row.stated, check.author == row.author) else {
+                return Err(unfit);
+            };
+            row.fate = match check.state {
+                TailState::Same { payload_bytes } => Fate::Serve {
+                    above: stated.head.seq,
+                    payload_bytes,
+                },
+                TailState::Forked { held } if held != stated.head.id => Fate::Forked(held),
+                TailState::Forked { .. } => return Err(unfit),
+            };
+        }
+        match checks.next() {
+            None => Ok(()),
+            Some(_) => Err(unfit),
+        }
+    }
+
+    /// What is to be served, and how many payload bytes at most, by index of row.
+    pub(super) fn wants(&self) -> Vec<(usize, TailWant, u64)> {
+        let wants = self.rows.iter().enumerate();
+        wants
+            .filter_map(|(index, row)| match row.fate {
+                Fate::Serve {
+                    above,
+                    payload_bytes,
+                } => {
+                    let want = TailWant {
+                        author: row.author,
+                        above,
+                        through: row.pinned()?.seq,
+                    };
+                    Some((index, want, payload_bytes))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Notices about the authors that are forked.
+    pub(super) fn notices(&self, request_id: u64) -> Vec<ForkNotice> {
+        let rows = self.rows.iter();
+        rows.filter_map(|row| match row.fate {
+            Fate::Forked(held) => Some(ForkNotice {
+                request_id,
+                author: row.author,
+                stated: row.stated?.head,
+                held,
+            }),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// What outlives the segment.
+    pub(super) fn tidings(&self) -> Tidings {
+        let mut tidings = Tidings::default();
+        for row in &self.rows {
+            if let Some(held) = &row.held {
+                let sum = &mut tidings.held;
+                sum.authors += 1;
+                sum.events = sum.events.saturating_add(held.entry.head.seq);
+                sum.payload_bytes = sum.payload_bytes.saturating_add(held.payload_bytes);
+            }
+            tidings.requester_ahead |= row.is_ahead();
+            match row.fate {
+                Fate::Forked(_) => tidings.forked.push(row.author),
+                Fate::Flagged => tidings.flagged += 1,
+                Fate::Nothing | Fate::Check | Fate::Serve { .. } => {}
+            }
+        }
+        tidings
+    }
+
+    /// Heads that were pinned.
+    pub(super) fn pins(&self) -> Vec<(AuthorId, u64)> {
+        let rows = self.rows.iter();
+        rows.filter_map(|row| Some((row.author, row.pinned()?.seq)))
+            .collect()
+    }
+
+    pub(super) fn into_rows(self) -> Vec<Row> {
+        self.rows
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs, batches and fork notices.
+
+use headwater_proto::SessionError;
+use headwater_wire::{
+    AuthorHead, Blame, CloseCode, ForkNotice, Message, PlanTotals, Segment, SyncBatchV2,
+};
+
+use super::{
+    ID, OTHER, asked_for_heads, empty, news, nothing_of, notice, others, plan, space, totals,
+};
+use crate::{
+    logs::{Logs, author},
+    rng::Rng,
+};
+
+#[test]
+fn refuses_runs_of_authors_that_do_not_belong_to_the_segment() {
+    let logs = space();
+    let authors = others(&logs);
+    let number = |at: usize| (2..=5).find(|n| author(*n).id() == authors[at]).unwrap();
+    let owner = || nothing_of(Segment::Owner);
+    let wide = totals(4, 40);
+    let cases: Vec<(Vec<Message>, Message)> = vec![
+        // Not the owner, in the owner's segment.
+        (vec![plan(Segment::Owner, totals(1, 9))], news(&logs, 2, 3)),
+        // The owner, in another segment.
+        (vec![owner(), plan(Segment::Last, wide)], news(&logs, 1, 3)),
+        // Above the segment, and below it.
+        (
+            vec![owner(), plan(Segment::Through(authors[1]), wide)],
+            news(&logs, number(2), 3),
+        ),
+        (
+            vec![
+                owner(),
+                nothing_of(Segment::Through(authors[1])),
+                plan(Segment::Last, wide),
+            ],
+            news(&logs, number(1), 3),
+        ),
+        // After a higher author.
+        (
+            vec![
+                owner(),
+                plan(Segment::Last, wide),
+                news(&logs, number(2), 3),
+            ],
+            news(&logs, number(1), 3),
+        ),
+    ];
+    for (before, batch) in cases {
+        let mut puppet = asked_for_heads().after(before);
+        let held = puppet.logs.events();
+        let error = puppet.hear(batch).expect_err("does not belong");
+        assert!(
+            matches!(error, SessionError::RunOutsideSegment { .. }),
+            "{error}"
+        );
+        assert_eq!(error.close_code(), CloseCode::InvalidRun);
+        assert_eq!(puppet.logs.events(), held);
+    }
+}
+
+#[test]
+fn refuses_a_gap_and_an_overlap() {
+    let logs = space();
+    let author = author(2).id();
+    let begin = || {
+        asked_for_heads().after([
+            nothing_of(Segment::Owner),
+            plan(Segment::Last, totals(1, 20)),
+        ])
+    };
+    let refused = |batch: Message, found| {
+        let expected = 11;
+        let error = SessionError::NotContiguous {
+            author,
+            expected,
+            found,
+        };
+        assert_eq!(begin().hear(batch), Err(error));
+    };
+    let mut longer = logs.clone();
+    longer.write(&crate::logs::author(2), 4, &mut Rng::new(1));
+    refused(news(&longer, 2, 3), 15);
+    refused(news(&Logs::create(1), 2, 3), 1);
+}
+
+#[test]
+fn refuses_more_than_was_planned() {
+    let logs = space();
+    let exceeded = |totals, batch| {
+        let mut puppet =
+            asked_for_heads().after([nothing_of(Segment::Owner), plan(Segment::Last, totals)]);
+        match puppet.hear(batch) {
+            Err(error @ SessionError::PlanExceeded { unit, .. }) => {
+                assert_eq!(error.close_code(), CloseCode::PlanExceeded);
+                unit
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let many = PlanTotals {
+        authors: 0,
+        events: 50,
+        payload_bytes: 5_000,
+    };
+    assert_eq!(exceeded(many, news(&logs, 2, 3)), "authors");
+    assert_eq!(exceeded(totals(1, 2), news(&logs, 2, 3)), "events");
+    let light = PlanTotals {
+        authors: 1,
+        events: 50,
+        payload_bytes: 2,
+    };
+    assert_eq!(exceeded(light, news(&logs, 2, 30)), "payload bytes");
+}
+
+#[test]
+fn refuses_less_than_was_planned() {
+    let begin =
+        || asked_for_heads().after([plan(Segment::Owner, totals(1, 9)), news(&space(), 1, 3)]);
+    let short = SessionError::PlanNotMet {
+        planned: 9,
+        received: 3,
+    };
+    assert_eq!(begin().hear(nothing_of(Segment::Last)), Err(short.clone()));
+    assert_eq!(begin().hear(empty(false)), Err(short));
+    // The history may not end before its last segment either.
+    let mut early = asked_for_heads().after([nothing_of(Segment::Owner)]);
+    assert!(early.hear(empty(false)).is_err());
+}
+
+#[test]
+fn refuses_empty_batches_and_bytes_that_are_no_run() {
+    let begin = || asked_for_heads().after([plan(Segment::Owner, totals(1, 9))]);
+    assert_eq!(begin().hear(empty(true)), Err(SessionError::EmptyBatch));
+    let garbage = SyncBatchV2 {
+        request_id: ID,
+        runs: vec![vec![1; 200].into()],
+        more: true,
+    };
+    let error = begin().hear(garbage).expect_err("no run");
+    assert!(matches!(error, SessionError::RunDecode(_)), "{error}");
+    assert_eq!(error.close_code(), CloseCode::Malformed);
+}
+
+#[test]
+fn a_run_with_a_wrong_signature_ends_the_sync_and_is_not_stored() {
+    let Message::SyncBatchV2(mut batch) = news(&space(), 1, 1) else {
+        unreachable!()
+    };
+    let mut bytes = batch.runs[0].to_vec();
+    *bytes.last_mut().expect("a signature") ^= 1;
+    batch.runs[0] = bytes.into();
+    let mut puppet = asked_for_heads().after([plan(Segment::Owner, totals(1, 1))]);
+    let held = puppet.logs.events();
+    let error = puppet.hear(batch).expect_err("wrong signature");
+    assert!(matches!(error, SessionError::InvalidRun(_)), "{error}");
+    assert_eq!(error.blame(), Blame::Peer);
+    assert_eq!(puppet.logs.events(), held);
+    assert!(!puppet.requester.wants_message());
+}
+
+#[test]
+fn refuses_fork_notices_about_nothing_we_stated() {
+    let logs = space();
+    let authors = others(&logs);
+    let good = |at: usize| notice(&logs, authors[at]);
+    let begin = || {
+        asked_for_heads().after([
+            nothing_of(Segment::Owner),
+            plan(Segment::Through(authors[2]), totals(4, 40)),
+        ])
+    };
+    assert_eq!(begin().hear(good(0)), Ok(()));
+    let unknown = ForkNotice {
+        author: author(77).id(),
+        ..good(0)
+    };
+    let other_head = ForkNotice {
+        stated: AuthorHead { seq: 3, id: OTHER },
+        ..good(0)
+    };
+    let no_fork = ForkNotice {
+        held: good(0).stated.id,
+        ..good(0)
+    };
+    for lie in [
+        unknown,
+        other_head,
+        no_fork,
+        good(3),
+        notice(&logs, logs.owner),
+    ] {
+        let author = lie.author;
+        let expected = Err(SessionError::UnfoundedForkNotice { author });
+        assert_eq!(begin().hear(lie), expected);
+    }
+    let mut twice = begin().after([good(1).into()]);
+    assert!(twice.hear(good(1)).is_err());
+    let mut descending = begin().after([good(1).into()]);
+    assert!(descending.hear(good(0)).is_err());
+}
+
+#[test]
+fn refuses_runs_of_an_author_reported_as_forked() {
+    let logs = space();
+    let forked = author(2).id();
+    let mut puppet = asked_for_heads().after([
+        nothing_of(Segment::Owner),
+        plan(Segment::Last, totals(4, 40)),
+        notice(&logs, forked).into(),
+    ]);
+    assert_eq!(
+        puppet.hear(news(&logs, 2, 3)),
+        Err(SessionError::RunOfForkedAuthor { author: forked })
+    );
+}

@@ -1,0 +1,13 @@
+//! Requester and responder against each other, and each against a peer that breaks the rules.
+//!
+//! Everything is drawn from a seed: what the two sides hold, and in which order messages arrive
+//! and stores answer. A failing run prints its seed; `HEADWATER_SEED=<n>` replays that one alone.
+
+mod cuts;
+mod hostile_requester;
+mod hostile_responder;
+mod logs;
+mod pulls;
+mod rng;
+mod simulator;
+mod tampering;
