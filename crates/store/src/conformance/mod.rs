@@ -1,0 +1,107 @@
+//! What every [`LogStore`] must do, as tests anybody can run against a store.
+//!
+//! Each sentence is a function that takes an empty store and panics if the store does not do what
+//! the sentence says. [`conformance_tests!`](crate::conformance_tests) makes one `#[test]` of
+//! each:
+//!
+//! ```ignore
+//! fn on_my_store(check: fn(&dyn LogStore)) {
+//!     check(&MyStore::new());
+//! }
+//!
+//! headwater_store::conformance_tests!(on_my_store);
+//! ```
+
+// These are tests: a panic is how they speak.
+#![allow(clippy::missing_panics_doc)]
+
+mod appends;
+mod model;
+mod reads;
+mod small_runs;
+mod world;
+
+pub use self::{
+    appends::*,
+    model::{Step, check_history, random_histories_agree_with_a_model},
+    reads::*,
+    small_runs::*,
+    world::{Log, World},
+};
+
+use crate::LogStore;
+
+/// Makes a `#[test]` of each sentence of the [conformance suite](crate::conformance).
+///
+/// Takes the name of a function `fn(Sentence)` that makes an empty store and hands it
+/// on.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($with_store:ident) => {
+        $crate::conformance_tests!(@tests $with_store);
+    };
+    (@tests $with_store:ident $($name:ident)+) => {
+        $(
+            #[test]
+            fn $name() {
+                $with_store($crate::conformance::$name);
+            }
+        )+
+    };
+    (@list $($name:ident)+) => {
+        &[$((stringify!($name), $name),)+]
+    };
+    // The one list of sentences.
+    (@$what:ident $($with_store:ident)?) => {
+        $crate::conformance_tests! {
+            @$what $($with_store)?
+            a_space_begins_with_its_genesis
+            refuses_a_run_of_a_space_whose_genesis_is_not_held
+            takes_a_genesis_and_other_logs_in_one_call
+            refuses_a_gap_and_leaves_the_log_unchanged
+            answers_stale_to_a_run_it_holds_and_stays_unchanged
+            cuts_off_an_equal_overlap
+            cuts_off_an_overlap_that_ends_inside_a_stored_run
+            refuses_a_fork_and_leaves_the_log_unchanged
+            runs_of_one_call_build_on_each_other
+            one_call_spans_spaces_and_authors
+            a_refused_run_does_not_hinder_the_others_of_its_call
+            an_empty_append_changes_nothing
+            takes_many_runs_in_one_call
+            takes_many_authors_in_one_call
+            stubs_are_kept_as_stubs
+            takes_the_largest_payload
+            threads_append_and_read_at_once
+            knows_nothing_of_a_space_it_does_not_hold
+            lists_spaces_ascending
+            heads_come_in_ascending_pages
+            compares_stated_heads_with_the_logs_it_holds
+            returns_runs_as_they_came
+            cuts_only_the_first_run_of_a_range
+            returns_a_whole_run_where_a_range_ends_inside_it
+            returns_as_many_runs_as_fit_but_at_least_one
+            returns_runs_in_the_order_of_the_ranges
+            returns_every_event_by_its_seq
+            verifies_what_it_holds
+            settling_changes_nothing
+            keeps_its_id
+            random_histories_agree_with_a_model
+            merges_runs_appended_one_by_one
+            a_merged_log_serves_every_tail
+            merging_rewrites_no_event_more_than_three_times
+        }
+    };
+}
+
+/// A check of an empty store; it panics if the store does not do what the sentence says.
+pub type Sentence = fn(&dyn LogStore);
+
+/// Every sentence by name.
+pub const ALL: &[(&str, Sentence)] = crate::conformance_tests!(@list);
+
+/// Runs every sentence, each on an empty store of its own.
+pub fn run_all(with_store: impl Fn(Sentence)) {
+    for (_, sentence) in ALL {
+        with_store(*sentence);
+    }
+}

@@ -1,0 +1,216 @@
+//! Spaces, authors and runs to test with.
+
+use headwater_proto::history::{HeadRecord, StoredRun, TailWant};
+use headwater_wire::{
+    AuthorHead, AuthorId, AuthorSecret, ClockEntry, Event, EventDraft, HeadsDigest, SpaceId,
+    VerifiedRun, merge_runs, sign_genesis, sign_runs, tree::RootBuilder,
+};
+
+use crate::{Commit, LogStore};
+
+/// One space: its genesis and the logs of its authors, as their authors hold them.
+#[derive(Debug)]
+pub struct World {
+    /// The genesis run.
+    pub genesis: VerifiedRun,
+    /// The owner's log; it begins with the genesis.
+    pub owner: Log,
+}
+
+impl World {
+    /// A space of its own for each number.
+    #[must_use]
+    pub fn new(number: u8) -> World {
+        let secret = AuthorSecret::from_bytes([number.wrapping_add(100); 32]);
+        let genesis = sign_genesis(&secret, [number; 16], 1_700_000_000_000);
+        let mut owner = Log::new(genesis.space(), secret);
+        owner.runs.push(genesis.clone());
+        World { genesis, owner }
+    }
+
+    /// The space's id.
+    #[must_use]
+    pub fn space(&self) -> SpaceId {
+        self.genesis.space()
+    }
+
+    /// The empty log of an author of its own for each number.
+    #[must_use]
+    pub fn author(&self, number: u32) -> Log {
+        let mut seed = [7; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        Log::new(self.space(), AuthorSecret::from_bytes(seed))
+    }
+
+    /// Puts the genesis into a store.
+    pub fn found(&self, store: &dyn LogStore) {
+        accepted(&store.append(std::slice::from_ref(&self.genesis)).unwrap());
+    }
+
+    /// All heads of the space, read page by page.
+    #[must_use]
+    pub fn heads(&self, store: &dyn LogStore) -> Vec<HeadRecord> {
+        let mut heads = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.heads(&self.space(), after, 100).unwrap();
+            heads.extend(page.heads);
+            if page.last {
+                return heads;
+            }
+            after = heads.last().map(|head: &HeadRecord| head.entry.author);
+        }
+    }
+
+    /// Checks that summary, heads and root say the same, and that everything verifies.
+    pub fn assert_sound(&self, store: &dyn LogStore) {
+        let summary = store.summary(&self.space()).unwrap().unwrap();
+        let heads = self.heads(store);
+        assert_eq!(summary.owner, self.owner.author());
+        assert_eq!(summary.digest, root(heads.iter().map(|head| &head.entry)));
+        assert_eq!(summary.authors, heads.len() as u64);
+        let events: u64 = heads.iter().map(|head| head.entry.head.seq).sum();
+        assert_eq!(summary.events, events);
+        let payload_bytes: u64 = heads.iter().map(|head| head.payload_bytes).sum();
+        assert_eq!(summary.payload_bytes, payload_bytes);
+        let report = store.verify(&self.space(), &mut |_| {}).unwrap();
+        assert_eq!(report.faults, []);
+        assert_eq!((report.authors, report.events), (summary.authors, events));
+        assert_eq!(report.payload_bytes, payload_bytes);
+    }
+}
+
+/// One author's log, as the author holds it.
+#[derive(Debug, Clone)]
+pub struct Log {
+    space: SpaceId,
+    secret: AuthorSecret,
+    /// Every run signed so far.
+    pub runs: Vec<VerifiedRun>,
+}
+
+impl Log {
+    fn new(space: SpaceId, secret: AuthorSecret) -> Log {
+        Log {
+            space,
+            secret,
+            runs: Vec::new(),
+        }
+    }
+
+    /// The author.
+    #[must_use]
+    pub fn author(&self) -> AuthorId {
+        self.secret.id()
+    }
+
+    /// The last event signed.
+    #[must_use]
+    pub fn head(&self) -> Option<AuthorHead> {
+        self.runs.last().map(VerifiedRun::head)
+    }
+
+    /// Signs the next events, as few runs as may be.
+    pub fn sign(&mut self, events: usize, payload_bytes: usize) -> Vec<VerifiedRun> {
+        let first = self.head().map_or(1, |head| head.seq + 1);
+        let drafts = (first..).take(events).map(|seq| {
+            let mut payload = vec![0; payload_bytes];
+            for (to, from) in payload.iter_mut().zip(seq.to_be_bytes().iter().cycle()) {
+                *to = *from;
+            }
+            EventDraft::new(16, 1_700_000_000_000 + seq, payload)
+        });
+        let runs = sign_runs(&self.space, &self.secret, self.head(), drafts).unwrap();
+        self.runs.extend(runs.iter().cloned());
+        runs
+    }
+
+    /// Signs the next events as one run.
+    pub fn run(&mut self, events: usize) -> VerifiedRun {
+        let mut runs = self.sign(events, 40);
+        assert_eq!(runs.len(), 1);
+        runs.remove(0)
+    }
+
+    /// All events above `seq` as one run, if they fit one.
+    #[must_use]
+    pub fn joined_above(&self, seq: u64) -> Option<VerifiedRun> {
+        let runs = self.runs.iter().filter(|run| run.last_seq() > seq);
+        let runs: Vec<_> = runs.map(|run| run.run().clone()).collect();
+        let joined = merge_runs(&runs)?.verify(&self.space).unwrap();
+        joined.above(seq)
+    }
+
+    /// Signs another event than the log has after `base`.
+    #[must_use]
+    pub fn fork(&self, base: Option<AuthorHead>) -> VerifiedRun {
+        let draft = EventDraft::new(17, 5, &b"another"[..]);
+        sign_runs(&self.space, &self.secret, base, [draft])
+            .unwrap()
+            .remove(0)
+    }
+
+    /// Every event signed so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.runs
+            .iter()
+            .flat_map(|run| run.events().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The head at a seq.
+    #[must_use]
+    pub fn head_at(&self, seq: u64) -> Option<AuthorHead> {
+        let id = self.runs.iter().find_map(|run| run.id_at(seq))?;
+        Some(AuthorHead { seq, id })
+    }
+
+    /// A range of this log.
+    #[must_use]
+    pub fn want(&self, above: u64, through: u64) -> TailWant {
+        TailWant {
+            author: self.author(),
+            above,
+            through,
+        }
+    }
+
+    /// Checks that runs a store returned hold exactly the events `above < seq <= through`.
+    pub fn assert_serves(&self, runs: &[StoredRun], above: u64, through: u64) {
+        let mut head = self.head_at(above);
+        let mut seq = above;
+        for stored in runs {
+            assert_eq!(stored.author, self.author());
+            assert_eq!(stored.first_seq, seq + 1);
+            let run = headwater_wire::Run::decode(stored.bytes.clone()).unwrap();
+            let run = run.verify(&self.space).unwrap();
+            assert_eq!(run.base(), head);
+            assert_eq!(run.first_seq(), stored.first_seq);
+            assert_eq!(run.last_seq(), stored.last_seq);
+            assert_eq!(run.run().payload_bytes(), stored.payload_bytes);
+            assert_eq!(run.run().stub_count() as u64, stored.stubs);
+            assert_eq!(Some(run.head()), self.head_at(stored.last_seq));
+            head = Some(run.head());
+            seq = stored.last_seq;
+        }
+        assert_eq!(seq, through);
+    }
+}
+
+/// The root over heads in ascending order.
+pub(super) fn root<'a>(heads: impl Iterator<Item = &'a ClockEntry>) -> HeadsDigest {
+    let mut root = RootBuilder::new();
+    for entry in heads {
+        root.push(entry);
+    }
+    root.finish()
+}
+
+/// Checks that no run was refused.
+#[track_caller]
+pub(super) fn accepted(commit: &Commit) {
+    for outcome in &commit.outcomes {
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}

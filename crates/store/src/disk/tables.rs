@@ -1,0 +1,308 @@
+//! The tables as redb tables.
+
+use bytes::Bytes;
+use headwater_wire::{AuthorId, SpaceId};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
+
+use super::rows::{self, Sealed};
+use crate::{
+    Damage, StoreError,
+    heads_tree::{Node, Prefix},
+    read::damaged_run,
+    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+    tables::{Tables, TablesMut},
+};
+
+type Bytestring = &'static [u8];
+type Key<const N: usize> = &'static [u8; N];
+
+const SPACES: TableDefinition<'_, Key<32>, Bytestring> = TableDefinition::new("spaces");
+const HEADS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("heads");
+const SIDES: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("sides");
+const RUNS: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("runs");
+const NODES: TableDefinition<'_, Key<37>, Bytestring> = TableDefinition::new("nodes");
+/// The next number of each kind.
+const NUMBERS: TableDefinition<'_, u8, u32> = TableDefinition::new("numbers");
+
+const SPACE_NO: u8 = 1;
+const LOG_NO: u8 = 2;
+/// Counts calls of `settle`, so that its commit changes something.
+const SETTLED: u8 = 3;
+
+/// How tables are held open: for reading or for writing.
+pub(super) trait Access {
+    type Of<K: redb::Key + 'static, V: redb::Value + 'static>: ReadableTable<K, V>;
+}
+
+pub(super) struct Reading;
+
+impl Access for Reading {
+    type Of<K: redb::Key + 'static, V: redb::Value + 'static> = ReadOnlyTable<K, V>;
+}
+
+pub(super) struct Writing<'t>(std::marker::PhantomData<&'t ()>);
+
+impl<'t> Access for Writing<'t> {
+    type Of<K: redb::Key + 'static, V: redb::Value + 'static> = Table<'t, K, V>;
+}
+
+pub(super) struct DiskTables<A: Access> {
+    spaces: A::Of<Key<32>, Bytestring>,
+    heads: A::Of<Key<36>, Bytestring>,
+    sides: A::Of<Key<12>, Bytestring>,
+    runs: A::Of<Key<12>, Bytestring>,
+    nodes: A::Of<Key<37>, Bytestring>,
+    numbers: A::Of<u8, u32>,
+}
+
+impl DiskTables<Reading> {
+    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+        Ok(DiskTables {
+            spaces: transaction.open_table(SPACES)?,
+            heads: transaction.open_table(HEADS)?,
+            sides: transaction.open_table(SIDES)?,
+            runs: transaction.open_table(RUNS)?,
+            nodes: transaction.open_table(NODES)?,
+            numbers: transaction.open_table(NUMBERS)?,
+        })
+    }
+}
+
+impl<'t> DiskTables<Writing<'t>> {
+    /// Opens the tables, and makes those that are not there.
+    pub(super) fn write(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(DiskTables {
+            spaces: transaction.open_table(SPACES)?,
+            heads: transaction.open_table(HEADS)?,
+            sides: transaction.open_table(SIDES)?,
+            runs: transaction.open_table(RUNS)?,
+            nodes: transaction.open_table(NODES)?,
+            numbers: transaction.open_table(NUMBERS)?,
+        })
+    }
+
+    pub(super) fn count_settled(&mut self) -> Result<(), StoreError> {
+        let count = self.number(SETTLED)?;
+        self.numbers.insert(SETTLED, count.wrapping_add(1))?;
+        Ok(())
+    }
+
+    fn take_number(&mut self, kind: u8, what: &'static str) -> Result<u32, StoreError> {
+        let taken = self.number(kind)?;
+        let next = taken.checked_add(1).ok_or(StoreError::Full { what })?;
+        self.numbers.insert(kind, next)?;
+        Ok(taken)
+    }
+}
+
+impl<A: Access> DiskTables<A> {
+    fn number(&self, kind: u8) -> Result<u32, StoreError> {
+        Ok(self.numbers.get(kind)?.map_or(0, |number| number.value()))
+    }
+
+    fn side_under(&self, log: &LogKey, key: &[u8; 12], sealed: &[u8]) -> Result<Side, StoreError> {
+        let last_seq = rows::run_key_seq(key);
+        rows::unseal(Sealed::Side, key, sealed)
+            .and_then(|value| rows::read_side(last_seq, value))
+            .ok_or_else(|| damaged_at(log, last_seq))
+    }
+}
+
+fn damaged_at(log: &LogKey, seq: u64) -> StoreError {
+    StoreError::Damaged(Damage::Run {
+        space: log.space,
+        author: log.author,
+        seq,
+    })
+}
+
+/// Puts a page redb finds corrupt down to the log that was looked at.
+fn in_log(log: &LogKey, seq: u64) -> impl Fn(redb::StorageError) -> StoreError {
+    let log = *log;
+    move |error| match error {
+        redb::StorageError::Corrupted(_) => damaged_at(&log, seq),
+        other => other.into(),
+    }
+}
+
+impl<A: Access> Tables for DiskTables<A> {
+    fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
+        let mut spaces = Vec::new();
+        for row in self.spaces.iter()? {
+            let (key, _) = row?;
+            spaces.push(SpaceId::from_bytes(*key.value()));
+        }
+        Ok(spaces)
+    }
+
+    fn space(&self, space: &SpaceId) -> Result<Option<SpaceRow>, StoreError> {
+        let key = space.as_bytes();
+        let Some(sealed) = self.spaces.get(key)? else {
+            return Ok(None);
+        };
+        rows::unseal(Sealed::Space, key, sealed.value())
+            .and_then(rows::read_space)
+            .map(Some)
+            .ok_or(StoreError::Damaged(Damage::Space { space: *space }))
+    }
+
+    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError> {
+        let key = rows::head_key(space.no, author);
+        let Some(sealed) = self.heads.get(&key)? else {
+            return Ok(None);
+        };
+        rows::unseal(Sealed::Head, &key, sealed.value())
+            .and_then(rows::read_head)
+            .map(Some)
+            .ok_or(StoreError::Damaged(Damage::Head {
+                space: space.id,
+                author: *author,
+            }))
+    }
+
+    fn heads_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError> {
+        let lowest = rows::head_key(space.no, after.unwrap_or(&AuthorId::from_bytes([0; 32])));
+        let highest = rows::head_key(space.no, &AuthorId::from_bytes([0xff; 32]));
+        let mut heads = Vec::new();
+        for row in self.heads.range::<&[u8; 36]>(&lowest..=&highest)? {
+            let (key, sealed) = row?;
+            let author = rows::head_key_author(key.value());
+            if after == Some(&author) {
+                continue;
+            }
+            if heads.len() == limit {
+                break;
+            }
+            let value = rows::unseal(Sealed::Head, key.value(), sealed.value());
+            heads.push((author, value.and_then(rows::read_head)));
+        }
+        Ok(heads)
+    }
+
+    fn author_from(
+        &self,
+        space: &SpaceKey,
+        from: &AuthorId,
+    ) -> Result<Option<AuthorId>, StoreError> {
+        let lowest = rows::head_key(space.no, from);
+        let highest = rows::head_key(space.no, &AuthorId::from_bytes([0xff; 32]));
+        match self.heads.range::<&[u8; 36]>(&lowest..=&highest)?.next() {
+            Some(row) => Ok(Some(rows::head_key_author(row?.0.value()))),
+            None => Ok(None),
+        }
+    }
+
+    fn side_from(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError> {
+        let lowest = rows::run_key(log.no, seq);
+        let highest = rows::run_key(log.no, u64::MAX);
+        let mut range = self
+            .sides
+            .range::<&[u8; 12]>(&lowest..=&highest)
+            .map_err(in_log(log, seq))?;
+        match range.next().transpose().map_err(in_log(log, seq))? {
+            Some((key, sealed)) => self.side_under(log, key.value(), sealed.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn side_below(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError> {
+        let lowest = rows::run_key(log.no, 0);
+        let highest = rows::run_key(log.no, seq);
+        let mut range = self
+            .sides
+            .range::<&[u8; 12]>(&lowest..&highest)
+            .map_err(in_log(log, seq))?;
+        match range.next_back().transpose().map_err(in_log(log, seq))? {
+            Some((key, sealed)) => self.side_under(log, key.value(), sealed.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn run_bytes(&self, log: &LogKey, side: &Side) -> Result<Bytes, StoreError> {
+        let key = rows::run_key(log.no, side.last_seq);
+        let damaged = || damaged_run(log, side);
+        let row = self.runs.get(&key).map_err(in_log(log, side.first_seq))?;
+        let row = row.ok_or_else(damaged)?;
+        let bytes = Bytes::copy_from_slice(row.value());
+        if bytes.len() == side.len as usize && rows::run_hash(&bytes) == side.hash {
+            Ok(bytes)
+        } else {
+            Err(damaged())
+        }
+    }
+
+    fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
+        let key = rows::node_key(space.no, prefix);
+        let Some(sealed) = self.nodes.get(&key)? else {
+            return Ok(None);
+        };
+        rows::unseal(Sealed::Node, &key, sealed.value())
+            .and_then(rows::read_node)
+            .map(Some)
+            .ok_or(StoreError::Damaged(Damage::Tree { space: space.id }))
+    }
+}
+
+impl TablesMut for DiskTables<Writing<'_>> {
+    fn new_space_no(&mut self) -> Result<u32, StoreError> {
+        self.take_number(SPACE_NO, "spaces")
+    }
+
+    fn new_log_no(&mut self) -> Result<u32, StoreError> {
+        self.take_number(LOG_NO, "logs")
+    }
+
+    fn put_space(&mut self, space: &SpaceId, row: &SpaceRow) -> Result<(), StoreError> {
+        let key = space.as_bytes();
+        let value = rows::seal(Sealed::Space, key, rows::space_value(row));
+        self.spaces.insert(key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn put_head(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        row: &HeadRow,
+    ) -> Result<(), StoreError> {
+        let key = rows::head_key(space.no, author);
+        let value = rows::seal(Sealed::Head, &key, rows::head_value(row));
+        self.heads.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError> {
+        let key = rows::run_key(log.no, side.last_seq);
+        let value = rows::side_value(side, &rows::run_hash(bytes));
+        let value = rows::seal(Sealed::Side, &key, value);
+        self.sides.insert(&key, value.as_slice())?;
+        self.runs.insert(&key, &bytes[..])?;
+        Ok(())
+    }
+
+    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError> {
+        let key = rows::run_key(log.no, last_seq);
+        self.sides.remove(&key)?;
+        self.runs.remove(&key)?;
+        Ok(())
+    }
+
+    fn put_node(
+        &mut self,
+        space: &SpaceKey,
+        prefix: &Prefix,
+        node: &Node,
+    ) -> Result<(), StoreError> {
+        let key = rows::node_key(space.no, prefix);
+        let value = rows::seal(Sealed::Node, &key, rows::node_value(node));
+        self.nodes.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Files that are not what was written.
+
+use std::fs;
+
+use super::{Scene, flip, quiet_redb};
+use crate::{Damage, DiskStore, DiskStoreOptions, LogStore, StoreError};
+
+#[test]
+fn a_damaged_header_is_refused_and_left_alone() {
+    let scene = Scene::filled();
+    for at in 0..68 {
+        flip(&scene.path, at, 1);
+        let content = fs::read(&scene.path).unwrap();
+        match DiskStore::open(&scene.path) {
+            Err(StoreError::ForeignFile { .. }) => assert!(at < 16),
+            Err(StoreError::NewerFormat { .. }) => assert!((16..20).contains(&at)),
+            Err(StoreError::Damaged(Damage::File { .. })) => assert!(at >= 19),
+            other => panic!("{other:?}"),
+        }
+        assert!(fs::read(&scene.path).unwrap() == content);
+        flip(&scene.path, at, 1);
+    }
+    scene.world.assert_sound(&scene.open());
+}
+
+#[test]
+fn a_file_cut_short_is_reported() {
+    let scene = Scene::filled();
+    let whole = fs::read(&scene.path).unwrap();
+    let cuts = (0..whole.len()).step_by(whole.len() / 60);
+    quiet_redb();
+    for len in cuts.chain([19, 20, 67, 68, 4_095, 4_096, 4_097, whole.len() - 1]) {
+        fs::write(&scene.path, &whole[..len]).unwrap();
+        let opened = DiskStore::open(&scene.path);
+        if len <= 4_096 {
+            assert!(opened.is_err(), "{len}");
+            assert!(fs::read(&scene.path).unwrap() == whole[..len]);
+        }
+        if let Ok(store) = opened {
+            scene.serves_whole_or_reports(&store);
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_is_never_served() {
+    quiet_redb();
+    let scene = Scene::filled();
+    let content = fs::read(&scene.path).unwrap();
+    let (mut flips, mut seen) = (0, 0);
+    for at in (4_096..content.len()).step_by(193) {
+        if content[at..].iter().take(64).all(|byte| *byte == 0) {
+            continue;
+        }
+        flips += 1;
+        let mut damaged = content.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&scene.path, &damaged).unwrap();
+        let Ok(store) = DiskStore::open(&scene.path) else {
+            seen += 1;
+            continue;
+        };
+        let whole = scene.serves_whole_or_reports(&store);
+        let report = store.verify(&scene.world.space(), &mut |_| {});
+        let sound = report.is_ok_and(|report| report.is_sound() && report.events == 376);
+        assert!(whole || !sound, "at {at} verify saw nothing");
+        seen += u32::from(!sound);
+    }
+    assert!(flips > 100 && seen > 50, "{seen} of {flips}");
+}
+
+#[test]
+fn a_check_on_open_reports_a_flipped_byte_anywhere_in_a_run() {
+    let scene = Scene::filled();
+    let content = fs::read(&scene.path).unwrap();
+    let run = scene.logs[3].runs[1].run().as_bytes().clone();
+    let at = content.windows(run.len()).position(|bytes| *bytes == run);
+    flip(&scene.path, at.unwrap() + 1_000, 4);
+    let options = DiskStoreOptions::default().check_on_open(true);
+    let opened = DiskStore::open_with(&scene.path, options);
+    assert!(matches!(opened, Err(StoreError::Damaged(_))), "{opened:?}");
+}
+
+#[test]
+fn a_damaged_run_is_named_and_others_are_served() {
+    let scene = Scene::filled();
+    let content = fs::read(&scene.path).unwrap();
+    let log = &scene.logs[3];
+    let run = log.runs[1].run().as_bytes();
+    let at = content
+        .windows(run.len())
+        .position(|bytes| bytes == &run[..])
+        .unwrap();
+    flip(&scene.path, at + 1_000, 4);
+    let store = scene.open();
+    let space = scene.world.space();
+    let damage = Damage::Run {
+        space,
+        author: log.author(),
+        seq: 4,
+    };
+    let named = |error: StoreError| match error {
+        StoreError::Damaged(found) => assert_eq!(found, damage),
+        other => panic!("{other:?}"),
+    };
+    let wants = [scene.logs[1].want(0, 75), log.want(0, 75)];
+    let before = store.read_runs(&space, &wants, usize::MAX).unwrap();
+    assert_eq!(
+        before.len(),
+        4,
+        "all of one log and what precedes the damage"
+    );
+    named(
+        store
+            .read_runs(&space, &[log.want(3, 75)], usize::MAX)
+            .unwrap_err(),
+    );
+    named(store.event(&space, &log.author(), 30).unwrap_err());
+    let after = store.read_runs(&space, &[log.want(73, 75)], usize::MAX);
+    log.assert_serves(&after.unwrap(), 73, 75);
+    let report = store.verify(&space, &mut |_| {}).unwrap();
+    assert_eq!((report.fault_count, report.faults), (1, vec![damage]));
+    assert_eq!(report.events, 376 - 70);
+}

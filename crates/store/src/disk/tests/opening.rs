@@ -1,0 +1,125 @@
+//! Who gets a store and who gets an error.
+
+use std::fs;
+
+use super::{Scene, flip};
+use crate::{DiskStore, DiskStoreOptions, LogStore, StoreError};
+
+#[test]
+fn a_reopened_store_holds_everything() {
+    let mut scene = Scene::filled();
+    let id = {
+        let store = scene.open();
+        scene.world.assert_sound(&store);
+        assert!(scene.serves_whole_or_reports(&store));
+        store.id()
+    };
+    let store = scene.open();
+    assert_eq!(store.id(), id);
+    let more = scene.logs[2].run(4);
+    assert!(store.append(&[more]).unwrap().outcomes[0].is_ok());
+    drop(store);
+    let store = DiskStore::open_or_create(&scene.path).unwrap();
+    assert!(scene.serves_whole_or_reports(&store));
+    scene.world.assert_sound(&store);
+}
+
+#[test]
+fn two_stores_never_have_one_file_open() {
+    let scene = Scene::filled();
+    let store = scene.open();
+    for again in [
+        DiskStore::open(&scene.path),
+        DiskStore::open_or_create(&scene.path),
+    ] {
+        assert!(matches!(again, Err(StoreError::AlreadyOpen { .. })));
+    }
+    assert!(scene.serves_whole_or_reports(&store));
+    drop(store);
+    scene.world.assert_sound(&scene.open());
+}
+
+#[test]
+fn opening_makes_no_file_and_creating_replaces_none() {
+    let scene = Scene::new();
+    let opened = DiskStore::open(&scene.path);
+    assert!(matches!(opened, Err(StoreError::NotFound { .. })));
+    assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 0);
+    fs::write(&scene.path, "a letter").unwrap();
+    let created = DiskStore::create(&scene.path);
+    assert!(matches!(created, Err(StoreError::AlreadyExists { .. })));
+    assert_eq!(fs::read(&scene.path).unwrap(), b"a letter");
+    assert_eq!(fs::read_dir(scene.folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn creation_leaves_the_finished_file_alone_in_its_folder() {
+    let scene = Scene::new();
+    drop(DiskStore::create(&scene.path).unwrap());
+    let names: Vec<_> = fs::read_dir(scene.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["store"]);
+    let nowhere = scene.folder.path().join("no folder").join("store");
+    let created = DiskStore::create(&nowhere);
+    assert!(matches!(created, Err(StoreError::Io(_))));
+}
+
+#[test]
+fn a_foreign_file_is_refused_and_left_alone() {
+    let scene = Scene::new();
+    let database = scene.folder.path().join("another");
+    drop(redb::Database::create(&database).unwrap());
+    let foreign = [
+        Vec::new(),
+        b"head".to_vec(),
+        b"SQLite format 3\0 and more of it".to_vec(),
+        vec![0; 100_000],
+        fs::read(&database).unwrap(),
+    ];
+    for content in foreign {
+        fs::write(&scene.path, &content).unwrap();
+        for opened in [
+            DiskStore::open(&scene.path),
+            DiskStore::open_or_create(&scene.path),
+        ] {
+            let refused = matches!(opened, Err(StoreError::ForeignFile { .. }));
+            assert!(refused, "{opened:?}");
+        }
+        assert!(fs::read(&scene.path).unwrap() == content);
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let scene = Scene::filled();
+    flip(&scene.path, 19, 3);
+    let content = fs::read(&scene.path).unwrap();
+    match DiskStore::open(&scene.path) {
+        Err(StoreError::NewerFormat {
+            found, supported, ..
+        }) => assert_eq!((found, supported), (2, 1)),
+        other => panic!("{other:?}"),
+    }
+    assert!(fs::read(&scene.path).unwrap() == content);
+}
+
+#[test]
+fn a_small_cache_is_enough_for_a_large_append() {
+    let scene = Scene::new();
+    let options = DiskStoreOptions::default().cache_bytes(256 * 1024);
+    let store = DiskStore::create_with(&scene.path, options).unwrap();
+    let mut log = scene.world.author(9);
+    let mut call = vec![scene.world.genesis.clone()];
+    call.extend(log.sign(50_000, 200));
+    assert!(
+        store
+            .append(&call)
+            .unwrap()
+            .outcomes
+            .iter()
+            .all(Result::is_ok)
+    );
+    scene.world.assert_sound(&store);
+}

@@ -1,0 +1,42 @@
+//! Stores for Headwater logs.
+//!
+//! ```text
+//!              LogStore
+//!       append · heads · runs · verify
+//!                 │ written once, over ordered tables
+//!        ┌────────┴────────┐
+//!   MemoryStore        DiskStore
+//!   BTreeMaps          one redb file
+//! ```
+//!
+//! A store takes verified runs and nothing else, keeps their bytes as they came, and knows for
+//! every space its heads and the root of the tree over them. Everything that belongs together
+//! changes in one commit.
+//!
+//! It refuses to know: who may read or write (ask before you append), what a session is doing,
+//! clocks, and the network. It starts no thread; every call blocks until it is done.
+
+mod append;
+mod disk;
+mod error;
+mod heads_tree;
+mod log_store;
+mod memory;
+mod merge;
+mod read;
+mod records;
+mod tables;
+mod verify;
+
+pub use self::{
+    disk::{DiskStore, DiskStoreOptions},
+    error::{Damage, StoreError},
+    log_store::{Commit, LogStore, StoreId, VerifyProgress, VerifyReport},
+    memory::MemoryStore,
+};
+
+#[cfg(any(test, feature = "test-utils"))]
+pub mod conformance;
+
+#[cfg(test)]
+mod tests;

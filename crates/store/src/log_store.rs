@@ -1,0 +1,260 @@
+//! The one interface every store has.
+//!
+//! ```text
+//!   VerifiedRun… ──▶ append ──▶ Commit            one call, one transaction
+//!   SpaceId      ──▶ summary / heads / check_tails ──▶ what a plan is made of
+//!   TailWant…    ──▶ read_runs ──▶ StoredRun…      the bytes as they were received
+//! ```
+//!
+//! Invariant: the head of a log, its runs, the totals of the space and the root of the heads
+//! tree change in the same commit, so no reader ever sees one without the others.
+
+use std::fmt;
+
+use headwater_proto::history::{
+    Appended, HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
+};
+use headwater_wire::{AppendError, AuthorHead, AuthorId, Event, SpaceId, VerifiedRun};
+
+use crate::{Damage, StoreError};
+
+/// Holds the logs of any number of spaces.
+///
+/// All methods block. Those that read see the state after some whole [`append`](Self::append),
+/// never half of one; two calls may see two different states. A store may be shared between
+/// threads; appends wait for each other, reads wait for nobody.
+pub trait LogStore: Send + Sync + fmt::Debug + 'static {
+    /// Returns the random number that was given to this store when it was created.
+    ///
+    /// A cursor names it, so that a peer whose store was replaced is not taken for the old one.
+    fn id(&self) -> StoreId;
+
+    /// Appends runs in order, in one transaction over any spaces and authors.
+    ///
+    /// Each run is admitted or refused on its own: `outcomes` has one entry for each run, in the
+    /// same order. Runs of one log build on each other within the call. An overlap that equals
+    /// what is stored is cut off. A space comes into being with its genesis.
+    ///
+    /// On return the commit is durable, as far as the store is: on disk for the disk store, in
+    /// this process for the memory store.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of the call is stored on any error, and nothing may be acknowledged.
+    /// [`StoreError::Damaged`] names the space or the log that stands in the way; the others of
+    /// the call can be appended without it.
+    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError>;
+
+    /// Lists the spaces held, ascending.
+    ///
+    /// Says nothing about their state: a space whose record is damaged is listed, and asking for
+    /// its [`summary`](Self::summary) says so.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn spaces(&self) -> Result<Vec<SpaceId>, StoreError>;
+
+    /// Returns owner, generation, digest and totals of a space, or `None` if it is not held.
+    ///
+    /// Costs one look-up, whatever the number of authors.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn summary(&self, space: &SpaceId) -> Result<Option<SpaceSummary>, StoreError>;
+
+    /// Returns the head of one log, or `None` if nothing of it is held.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn head(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<HeadRecord>, StoreError>;
+
+    /// Returns up to `limit` heads whose author is above `after`, ascending by author.
+    ///
+    /// A space that is not held answers an empty last page.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn heads(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<HeadsPage, StoreError>;
+
+    /// Compares heads stated by a peer with the logs held, and answers in the same order.
+    ///
+    /// Only logs that reach the stated seq can be compared: an author who is not held, or whose
+    /// log here ends below the stated seq, has no entry in the answer.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error. [`StoreError::Damaged`] names the log that could
+    /// not be compared; ask again without it.
+    fn check_tails(
+        &self,
+        space: &SpaceId,
+        stated: &[(AuthorId, AuthorHead)],
+    ) -> Result<Vec<TailCheck>, StoreError>;
+
+    /// Returns stored runs for the ranges wanted, in the order of `wants`, ascending within one.
+    ///
+    /// Stops before the run that would exceed `max_bytes`, but returns at least one run if any
+    /// is wanted and held; the caller goes on from the last one returned. Every run's bytes are
+    /// checked against their hash before they are returned.
+    ///
+    /// Runs come as they were received, with two exceptions. The first run of a range is cut to
+    /// begin above `above`. And a range may end in the middle of a stored run, because small
+    /// runs were merged since `through` was a head: no signature stands there, so the whole run
+    /// is returned and its `last_seq` is above `through`.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error. [`StoreError::Damaged`] names the run that cannot
+    /// be served, and is returned only if that run is the first of the answer: what comes before
+    /// a damaged run is returned, and other authors can be asked for without it.
+    fn read_runs(
+        &self,
+        space: &SpaceId,
+        wants: &[TailWant],
+        max_bytes: usize,
+    ) -> Result<Vec<StoredRun>, StoreError>;
+
+    /// Returns one event, or `None` if it is not held.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn event(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Event>, StoreError>;
+
+    /// Checks a whole space again: every run's bytes, signature and hashes, every link of every
+    /// chain, every head, the totals and the heads tree.
+    ///
+    /// What is wrong with what is stored is in the report, not an error. A space that is not
+    /// held answers an empty report. `progress` is called after each run or so.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error; errors here mean that the check itself could not
+    /// go on.
+    fn verify(
+        &self,
+        space: &SpaceId,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<VerifyReport, StoreError>;
+
+    /// Tells the store that no append is expected soon, so that it may tidy up.
+    ///
+    /// Nothing depends on this for safety. The disk store saves what makes the next start after
+    /// a kill fast; call it when appends pause.
+    ///
+    /// # Errors
+    ///
+    /// What was acknowledged stays acknowledged on every error.
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The random number a store was given when it was created.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId([u8; 16]);
+
+impl StoreId {
+    /// Makes a store id of these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> StoreId {
+        StoreId(bytes)
+    }
+
+    /// Returns the bytes of this id.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// Draws a new id from the system's randomness.
+    pub(crate) fn random() -> Result<StoreId, StoreError> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| StoreError::Randomness {
+            reason: error.to_string(),
+        })?;
+        Ok(StoreId(bytes))
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreId({:032x})", u128::from_be_bytes(self.0))
+    }
+}
+
+/// What one [`append`](LogStore::append) did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a run may have been refused"]
+pub struct Commit {
+    /// One outcome for each run, in the order of the call.
+    pub outcomes: Vec<Result<Appended, AppendError>>,
+    /// The new generation of each space that changed, ascending by space.
+    pub generations: Vec<(SpaceId, u64)>,
+}
+
+/// How far [`verify`](LogStore::verify) has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Events checked so far.
+    pub events: u64,
+    /// Events the space says it holds.
+    pub total_events: u64,
+    /// Authors checked so far.
+    pub authors: u64,
+    /// Authors the space says it holds.
+    pub total_authors: u64,
+}
+
+/// What [`verify`](LogStore::verify) found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Authors whose log was checked.
+    pub authors: u64,
+    /// Runs that are sound, one signature each.
+    pub runs: u64,
+    /// Events in those runs.
+    pub events: u64,
+    /// Events among them whose payload is not held.
+    pub stubs: u64,
+    /// Bytes of payload in those runs.
+    pub payload_bytes: u64,
+    /// Bytes of those runs as they are stored and sent.
+    pub run_bytes: u64,
+    /// Everything that is wrong, at most [`VerifyReport::MAX_FAULTS`] of it.
+    pub faults: Vec<Damage>,
+    /// How much is wrong, counting what `faults` had no room for.
+    pub fault_count: u64,
+}
+
+impl VerifyReport {
+    /// The most faults a report lists.
+    pub const MAX_FAULTS: usize = 1_000;
+
+    /// Returns whether everything held is sound.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.fault_count == 0
+    }
+
+    pub(crate) fn note(&mut self, fault: Damage) {
+        self.fault_count += 1;
+        if self.faults.len() < Self::MAX_FAULTS {
+            self.faults.push(fault);
+        }
+    }
+}

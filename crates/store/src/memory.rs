@@ -1,0 +1,270 @@
+//! A store that lives as long as its process.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Bound::{Excluded, Included, Unbounded},
+    sync::{RwLock, RwLockReadGuard},
+};
+
+use bytes::Bytes;
+use headwater_proto::history::{
+    HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
+};
+use headwater_wire::{AuthorHead, AuthorId, Event, SpaceId, VerifiedRun};
+
+use crate::{
+    Commit, Damage, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport, append,
+    heads_tree::{Node, Prefix},
+    read,
+    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+    tables::{Tables, TablesMut},
+    verify,
+};
+
+/// Keeps everything in memory; for tests, and for nodes that need not outlive a restart.
+///
+/// "Durable" here means: visible to every later call on this store.
+pub struct MemoryStore {
+    id: StoreId,
+    tables: RwLock<MemoryTables>,
+}
+
+impl MemoryStore {
+    /// Makes an empty store.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no randomness to name the store by.
+    #[must_use]
+    pub fn new() -> MemoryStore {
+        match StoreId::random() {
+            Ok(id) => MemoryStore {
+                id,
+                tables: RwLock::default(),
+            },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A panic in the middle of an append leaves tables nobody may read.
+    fn tables(&self) -> Result<RwLockReadGuard<'_, MemoryTables>, StoreError> {
+        self.tables.read().map_err(|_| torn())
+    }
+}
+
+fn torn() -> StoreError {
+    StoreError::Damaged(Damage::File {
+        reason: "an append to the memory store did not end".to_owned(),
+    })
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        MemoryStore::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogStore for MemoryStore {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        let mut tables = self.tables.write().map_err(|_| torn())?;
+        append::append(&mut *tables, runs)
+    }
+
+    fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
+        self.tables()?.spaces()
+    }
+
+    fn summary(&self, space: &SpaceId) -> Result<Option<SpaceSummary>, StoreError> {
+        read::summary(&*self.tables()?, space)
+    }
+
+    fn head(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<HeadRecord>, StoreError> {
+        read::head(&*self.tables()?, space, author)
+    }
+
+    fn heads(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<HeadsPage, StoreError> {
+        read::heads(&*self.tables()?, space, after, limit)
+    }
+
+    fn check_tails(
+        &self,
+        space: &SpaceId,
+        stated: &[(AuthorId, AuthorHead)],
+    ) -> Result<Vec<TailCheck>, StoreError> {
+        read::check_tails(&*self.tables()?, space, stated)
+    }
+
+    fn read_runs(
+        &self,
+        space: &SpaceId,
+        wants: &[TailWant],
+        max_bytes: usize,
+    ) -> Result<Vec<StoredRun>, StoreError> {
+        read::read_runs(&*self.tables()?, space, wants, max_bytes)
+    }
+
+    fn event(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Event>, StoreError> {
+        read::event(&*self.tables()?, space, author, seq)
+    }
+
+    fn verify(
+        &self,
+        space: &SpaceId,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<VerifyReport, StoreError> {
+        verify::verify(&*self.tables()?, space, progress)
+    }
+}
+
+/// The tables as ordered maps. Runs carry no hash of their own: memory is trusted.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryTables {
+    spaces: BTreeMap<SpaceId, SpaceRow>,
+    heads: BTreeMap<(u32, AuthorId), HeadRow>,
+    runs: BTreeMap<(u32, u64), (Side, Bytes)>,
+    nodes: BTreeMap<(u32, Prefix), Node>,
+    next_space: u32,
+    next_log: u32,
+}
+
+impl Tables for MemoryTables {
+    fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
+        Ok(self.spaces.keys().copied().collect())
+    }
+
+    fn space(&self, space: &SpaceId) -> Result<Option<SpaceRow>, StoreError> {
+        Ok(self.spaces.get(space).copied())
+    }
+
+    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError> {
+        Ok(self.heads.get(&(space.no, *author)).copied())
+    }
+
+    fn heads_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError> {
+        let from = match after {
+            Some(author) => Excluded((space.no, *author)),
+            None => Included((space.no, AuthorId::from_bytes([0; 32]))),
+        };
+        Ok(self
+            .heads
+            .range((from, Unbounded))
+            .take_while(|((no, _), _)| *no == space.no)
+            .take(limit)
+            .map(|((_, author), row)| (*author, Some(*row)))
+            .collect())
+    }
+
+    fn author_from(
+        &self,
+        space: &SpaceKey,
+        from: &AuthorId,
+    ) -> Result<Option<AuthorId>, StoreError> {
+        let next = self.heads.range((space.no, *from)..).next();
+        Ok(next
+            .map(|((no, author), _)| (*no, *author))
+            .filter(|(no, _)| *no == space.no)
+            .map(|(_, author)| author))
+    }
+
+    fn side_from(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError> {
+        let mut runs = self.runs.range((log.no, seq)..=(log.no, u64::MAX));
+        Ok(runs.next().map(|(_, (side, _))| side.clone()))
+    }
+
+    fn side_below(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError> {
+        let mut runs = self.runs.range((log.no, 0)..(log.no, seq));
+        Ok(runs.next_back().map(|(_, (side, _))| side.clone()))
+    }
+
+    fn run_bytes(&self, log: &LogKey, side: &Side) -> Result<Bytes, StoreError> {
+        match self.runs.get(&(log.no, side.last_seq)) {
+            Some((_, bytes)) => Ok(bytes.clone()),
+            None => Err(read::damaged_run(log, side)),
+        }
+    }
+
+    fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
+        Ok(self.nodes.get(&(space.no, *prefix)).cloned())
+    }
+}
+
+impl TablesMut for MemoryTables {
+    fn new_space_no(&mut self) -> Result<u32, StoreError> {
+        next(&mut self.next_space, "spaces")
+    }
+
+    fn new_log_no(&mut self) -> Result<u32, StoreError> {
+        next(&mut self.next_log, "logs")
+    }
+
+    fn put_space(&mut self, space: &SpaceId, row: &SpaceRow) -> Result<(), StoreError> {
+        self.spaces.insert(*space, *row);
+        Ok(())
+    }
+
+    fn put_head(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        row: &HeadRow,
+    ) -> Result<(), StoreError> {
+        self.heads.insert((space.no, *author), *row);
+        Ok(())
+    }
+
+    fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError> {
+        let row = (side.clone(), bytes.clone());
+        self.runs.insert((log.no, side.last_seq), row);
+        Ok(())
+    }
+
+    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError> {
+        self.runs.remove(&(log.no, last_seq));
+        Ok(())
+    }
+
+    fn put_node(
+        &mut self,
+        space: &SpaceKey,
+        prefix: &Prefix,
+        node: &Node,
+    ) -> Result<(), StoreError> {
+        self.nodes.insert((space.no, *prefix), node.clone());
+        Ok(())
+    }
+}
+
+/// Takes the next of the numbers that are given out once.
+fn next(number: &mut u32, what: &'static str) -> Result<u32, StoreError> {
+    let taken = *number;
+    *number = taken.checked_add(1).ok_or(StoreError::Full { what })?;
+    Ok(taken)
+}

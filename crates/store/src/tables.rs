@@ -1,0 +1,89 @@
+//! The ordered tables every store is made of.
+//!
+//! ```text
+//! spaces   space id              ──▶ SpaceRow
+//! heads    space no, author      ──▶ HeadRow     in author order
+//! sides    log no, last seq      ──▶ Side        "runs from seq" is one range
+//! runs     log no, last seq      ──▶ wire bytes
+//! nodes    space no, key prefix  ──▶ Node        inner nodes of the heads tree
+//! ```
+//!
+//! What a store *does* is written once, over these traits; a store itself only says how a row
+//! is kept. Side records are apart from the runs so that comparing heads and making plans never
+//! reads a run.
+
+use bytes::Bytes;
+use headwater_wire::{AuthorId, SpaceId};
+
+use crate::{
+    StoreError,
+    heads_tree::{Node, Prefix},
+    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+};
+
+/// Reads rows as one commit left them.
+///
+/// A row that is not what was written is an error that names it.
+pub(crate) trait Tables {
+    /// All spaces, ascending.
+    fn spaces(&self) -> Result<Vec<SpaceId>, StoreError>;
+
+    fn space(&self, space: &SpaceId) -> Result<Option<SpaceRow>, StoreError>;
+
+    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError>;
+
+    /// Up to `limit` heads above `after`, ascending; `None` stands for a damaged row.
+    fn heads_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError>;
+
+    /// The first author at or above this one who has a head.
+    fn author_from(
+        &self,
+        space: &SpaceKey,
+        from: &AuthorId,
+    ) -> Result<Option<AuthorId>, StoreError>;
+
+    /// The first run that ends at or above `seq`.
+    fn side_from(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError>;
+
+    /// The last run that ends below `seq`.
+    fn side_below(&self, log: &LogKey, seq: u64) -> Result<Option<Side>, StoreError>;
+
+    /// The bytes of a run, checked against what its side record says of them.
+    fn run_bytes(&self, log: &LogKey, side: &Side) -> Result<Bytes, StoreError>;
+
+    fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError>;
+}
+
+/// Writes rows, all of which become visible together or not at all.
+pub(crate) trait TablesMut: Tables {
+    /// A number no space had before.
+    fn new_space_no(&mut self) -> Result<u32, StoreError>;
+
+    /// A number no log had before.
+    fn new_log_no(&mut self) -> Result<u32, StoreError>;
+
+    fn put_space(&mut self, space: &SpaceId, row: &SpaceRow) -> Result<(), StoreError>;
+
+    fn put_head(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        row: &HeadRow,
+    ) -> Result<(), StoreError>;
+
+    fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError>;
+
+    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError>;
+
+    fn put_node(
+        &mut self,
+        space: &SpaceKey,
+        prefix: &Prefix,
+        node: &Node,
+    ) -> Result<(), StoreError>;
+}
