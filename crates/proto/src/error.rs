@@ -317,6 +317,7 @@ impl SessionError {
             | Self::RunOfForkedAuthor { .. }
             | Self::NotContiguous { .. }
             | Self::RunRefused { .. } => CloseCode::InvalidRun,
+            Self::Malformed(DecodeError::UnknownTag { .. }) => CloseCode::Unsupported,
             Self::RunDecode(_) | Self::Malformed(_) => CloseCode::Malformed,
             Self::TooManyAuthors { .. } => CloseCode::TooManyAuthors,
             Self::DigestMismatch { .. } => CloseCode::DigestMismatch,
@@ -335,5 +336,36 @@ pub(crate) fn reset_reason(code: u64) -> SessionError {
     match CloseCode::from_code(code) {
         Some(code) => SessionError::Reset(code),
         None => SessionError::ResetUnknown { code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_peers_break_of_the_rules_closes_its_connection() {
+        let ours = [
+            SessionError::NotServed,
+            SessionError::TooManyAuthors { limit: 3 },
+            SessionError::Unsupported { feature: "filter" },
+            SessionError::StoreAnswer { question: "Apply" },
+            SessionError::StreamEnded { phase: "serving" },
+            reset_reason(CloseCode::Busy.code()),
+        ];
+        for error in ours {
+            assert_ne!(error.blame(), Blame::Peer, "{error}");
+            assert!(!error.close_code().is_connection_wide(), "{error}");
+        }
+        let theirs = [
+            SessionError::EmptyBatch,
+            SessionError::BudgetExceeded,
+            SessionError::OwnerMissing,
+            SessionError::Malformed(DecodeError::EmptyFrame),
+        ];
+        for error in theirs {
+            assert_eq!(error.blame(), Blame::Peer, "{error}");
+            assert!(error.close_code().is_connection_wide(), "{error}");
+        }
     }
 }

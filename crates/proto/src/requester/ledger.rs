@@ -199,3 +199,103 @@ impl Ledger {
         Ok(core::mem::take(&mut self.joined).finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_wire::{
+        AuthorSecret, EventDraft, EventId, HeadsSummary, VerifiedRun, sign_genesis, sign_runs,
+    };
+
+    fn run(author: u8) -> VerifiedRun {
+        let space = sign_genesis(&AuthorSecret::from_bytes([1; 32]), [0; 16], 0).space();
+        let secret = AuthorSecret::from_bytes([author; 32]);
+        let draft = EventDraft::new(16, 0, &b"one"[..]);
+        sign_runs(&space, &secret, None, [draft]).unwrap().remove(0)
+    }
+
+    fn entry(author: AuthorId, head: AuthorHead) -> ClockEntry {
+        ClockEntry {
+            author,
+            head,
+            forked: false,
+        }
+    }
+
+    #[test]
+    fn an_author_behind_one_that_is_not_applied_waits_in_line() {
+        let run = run(2);
+        let mut higher = *run.author().as_bytes();
+        higher[0] = higher[0].checked_add(1).unwrap();
+        let stated = entry(AuthorId::from_bytes(higher), run.head());
+        let mut ledger = Ledger::default();
+        ledger.hand_over(Part::History, &[run.run().clone()]);
+        ledger.close_log(run.author(), 1);
+        ledger.pass(stated);
+        ledger.settle();
+        assert_eq!(ledger.line.len(), 2);
+        assert!(!ledger.history_applied() && ledger.is_full(1));
+
+        let stale = AppendError::Stale {
+            author: run.author(),
+            head: 1,
+        };
+        ledger
+            .applied(&[AppliedRun::new(&run, Err(stale))])
+            .unwrap();
+        assert!(ledger.history_applied() && !ledger.is_full(1));
+        let expected = HeadsSummary::from_entries(vec![entry(run.author(), run.head()), stated]);
+        assert_eq!(ledger.joined_digest(), Ok(expected.unwrap().digest()));
+        assert_eq!(ledger.applied, Tally::default());
+    }
+
+    #[test]
+    fn a_long_line_stops_the_reading_too() {
+        let run = run(2);
+        let mut ledger = Ledger::default();
+        ledger.hand_over(Part::History, &[run.run().clone()]);
+        ledger.close_log(run.author(), 1);
+        for _ in 1..MAX_LINE {
+            assert!(!ledger.is_full(usize::MAX));
+            ledger.pass(entry(run.author(), run.head()));
+        }
+        assert!(ledger.is_full(usize::MAX));
+    }
+
+    #[test]
+    fn forks_beyond_the_list_are_counted() {
+        let mut ledger = Ledger::default();
+        for n in 0..MAX_LISTED_FORKS as u64 + 5 {
+            let mut key = [3; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let author = AuthorId::from_bytes(key);
+            ledger.fork(Fork { author, seq: 1 });
+            if n < MAX_LISTED_FORKS as u64 {
+                ledger.fork(Fork { author, seq: 2 });
+            }
+        }
+        assert_eq!(ledger.forks.len(), MAX_LISTED_FORKS);
+        assert_eq!(ledger.forked_authors, MAX_LISTED_FORKS as u64 + 5);
+        assert!(ledger.is_forked(&run(9).author()));
+    }
+
+    #[test]
+    fn answers_about_no_list_or_another_number_of_runs_do_not_fit() {
+        let run = run(2);
+        let head = AuthorHead {
+            seq: 1,
+            id: EventId::from_bytes([0; 32]),
+        };
+        let answer = AppliedRun {
+            head,
+            outcome: Err(AppendError::Stale {
+                author: run.author(),
+                head: 1,
+            }),
+        };
+        let mut ledger = Ledger::default();
+        assert!(ledger.applied(&[]).is_err());
+        ledger.hand_over(Part::Live, &[run.run().clone()]);
+        assert!(ledger.applied(&[answer.clone(), answer]).is_err());
+    }
+}

@@ -102,6 +102,11 @@ impl Answer {
         self.request.live
     }
 
+    /// The requester will not stay for live events.
+    pub(super) fn leave(&mut self) {
+        self.request.live = false;
+    }
+
     /// The forked authors, as far as they are listed.
     pub(super) fn take_forks(&mut self) -> Vec<AuthorId> {
         core::mem::take(&mut self.forks)

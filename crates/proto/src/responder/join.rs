@@ -260,3 +260,99 @@ impl Draft {
         self.rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadsPage;
+    use headwater_wire::HeadsChunk;
+    use std::collections::VecDeque;
+
+    fn entry(seq: u64, id: u8) -> ClockEntry {
+        ClockEntry {
+            author: AuthorId::from_bytes([1; 32]),
+            head: AuthorHead {
+                seq,
+                id: EventId::from_bytes([id; 32]),
+            },
+            forked: false,
+        }
+    }
+
+    fn fate(stated: Option<ClockEntry>, held: Option<ClockEntry>) -> (Fate, bool) {
+        let held = held.map(|entry| HeadRecord {
+            entry,
+            payload_bytes: 70,
+        });
+        let row = Row::new(AuthorId::from_bytes([1; 32]), stated, held);
+        (row.fate, row.is_ahead())
+    }
+
+    #[test]
+    fn every_pair_of_heads_has_its_fate() {
+        let whole = Fate::Serve {
+            above: 0,
+            payload_bytes: 70,
+        };
+        assert_eq!(fate(None, Some(entry(5, 1))), (whole, false));
+        assert_eq!(fate(Some(entry(5, 1)), None), (Fate::Nothing, true));
+        let both = |stated, held| fate(Some(stated), Some(held));
+        assert_eq!(both(entry(3, 1), entry(5, 2)), (Fate::Check, false));
+        assert_eq!(both(entry(5, 1), entry(5, 1)), (Fate::Nothing, false));
+        let held = EventId::from_bytes([2; 32]);
+        assert_eq!(both(entry(5, 1), entry(5, 2)), (Fate::Forked(held), false));
+        assert_eq!(both(entry(6, 1), entry(5, 2)), (Fate::Nothing, true));
+    }
+
+    #[test]
+    fn a_segment_ends_at_its_bound_and_where_a_stream_runs_dry() {
+        let owner = AuthorId::from_bytes([0; 32]);
+        let numbered = |n: u64| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&(n + 1).to_be_bytes());
+            AuthorId::from_bytes(key)
+        };
+        let mut stated = StatedHeads::new(owner, 10_000);
+        for chunk in 0..2 {
+            let heads = (chunk * 800..(chunk + 1) * 800).map(|n| ClockEntry {
+                author: numbered(n),
+                ..entry(1, 1)
+            });
+            let chunk = HeadsChunk {
+                request_id: 1,
+                heads: heads.collect(),
+                last: false,
+            };
+            stated.accept(chunk).unwrap();
+        }
+        let mut held = HeldHeads::new(owner, 10);
+        let mut draft = Draft::default();
+        assert_eq!(draft.join(&mut stated, &mut held), Joined::NeedsPage);
+        held.read(&mut VecDeque::new());
+        let last = HeadsPage {
+            heads: Vec::new(),
+            last: true,
+        };
+        held.accept(last).unwrap();
+        let mut next = || {
+            let mut draft = Draft::default();
+            draft.join(&mut stated, &mut held)
+        };
+        let through = |n| Joined::Segment(Segment::Through(numbered(n)));
+        assert_eq!(next(), through(MAX_SEGMENT_AUTHORS as u64 - 1));
+        assert_eq!(next(), through(1_599));
+        assert_eq!(next(), Joined::NeedsChunk);
+    }
+
+    #[test]
+    fn a_flag_that_only_one_side_knows_leaves_the_author_out() {
+        let flagged = ClockEntry {
+            forked: true,
+            ..entry(3, 1)
+        };
+        assert_eq!(fate(None, Some(flagged)), (Fate::Flagged, false));
+        let one_side = fate(Some(entry(3, 1)), Some(flagged));
+        assert_eq!(one_side, (Fate::Flagged, false));
+        assert_eq!(fate(Some(flagged), Some(flagged)), (Fate::Nothing, false));
+    }
+}

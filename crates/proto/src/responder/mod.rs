@@ -105,6 +105,16 @@ impl Responder {
         }
     }
 
+    /// Whether the requester stated events we do not hold. Known while the session is live, and
+    /// at its end from [`ServeEnd::requester_ahead`].
+    #[must_use]
+    pub fn is_requester_ahead(&self) -> bool {
+        match &self.phase {
+            Phase::AwaitLive(live) | Phase::LiveRuns(live) => live.end.requester_ahead,
+            _ => false,
+        }
+    }
+
     /// When to call [`Responder::handle_timeout`], if nothing else happens before. It counts while
     /// a message waits to be sent, too: that is how a peer that stops reading is noticed.
     #[must_use]
@@ -241,7 +251,9 @@ impl Responder {
                 self.outputs.push_back(ResponderOutput::Finished(live.end));
                 Ok(())
             }
-            Phase::Answering(answer) if answer.heads_done() => {
+            // It may still be reading what we serve, but will not stay for more.
+            Phase::Answering(mut answer) if answer.heads_done() => {
+                answer.leave();
                 self.phase = Phase::Answering(answer);
                 Ok(())
             }

@@ -219,3 +219,107 @@ fn last_event(bytes: &Bytes, space: &SpaceId) -> Result<AuthorHead, SessionError
         id,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HeadRecord;
+    use headwater_wire::{
+        AuthorSecret, ClockEntry, EventDraft, VerifiedRun, merge_runs, sign_genesis, sign_runs,
+    };
+
+    /// A log of runs of four events, of four payload bytes each, in one space.
+    fn log(author: u8, runs: usize) -> Vec<VerifiedRun> {
+        let space = sign_genesis(&AuthorSecret::from_bytes([1; 32]), [0; 16], 0).space();
+        let secret = AuthorSecret::from_bytes([author; 32]);
+        let mut log: Vec<VerifiedRun> = Vec::new();
+        for _ in 0..runs {
+            let base = log.last().map(VerifiedRun::head);
+            let drafts = (0..4).map(|n| EventDraft::new(16, n, &b"four"[..]));
+            log.extend(sign_runs(&space, &secret, base, drafts).unwrap());
+        }
+        log
+    }
+
+    fn stored(run: &Run) -> StoredRun {
+        StoredRun {
+            author: run.author(),
+            first_seq: run.first_seq(),
+            last_seq: run.last_seq(),
+            payload_bytes: run.payload_bytes(),
+            stubs: 0,
+            bytes: run.as_bytes().clone(),
+        }
+    }
+
+    fn row(log: &[VerifiedRun], held: usize) -> Row {
+        let author = log[0].author();
+        let record = HeadRecord {
+            entry: ClockEntry {
+                author,
+                head: log[held - 1].head(),
+                forked: false,
+            },
+            payload_bytes: 16 * held as u64,
+        };
+        Row::new(author, None, Some(record))
+    }
+
+    fn take(serving: &mut Serving, runs: Vec<StoredRun>, budget: Budget) -> Portion {
+        let space = log(2, 1)[0].space();
+        let before = Tally::default();
+        serving.take(runs, &space, &budget, before).unwrap()
+    }
+
+    #[test]
+    fn a_merged_run_raises_the_plan_and_is_the_head_served() {
+        let log = log(2, 3);
+        let mut serving = Serving::new(Segment::Last, Draft::of_owner(row(&log, 2)));
+        assert_eq!(serving.planned().events, 8);
+        let parts: Vec<Run> = log.iter().map(|run| run.run().clone()).collect();
+        let merged = merge_runs(&parts).unwrap();
+        let portion = take(&mut serving, vec![stored(&merged)], Budget::default());
+        assert!(portion.revised && serving.is_done());
+        assert_eq!(serving.planned().events, 12);
+        assert_eq!(portion.sent.events, 12);
+        let (rows, last) = serving.finish(&log[0].space()).unwrap();
+        assert_eq!(rows[0].served, Some(log[2].head()));
+        assert_eq!(last.map(|event| event.id), Some(log[2].head().id));
+    }
+
+    #[test]
+    fn a_budget_ends_within_a_log_at_the_run_that_reaches_it() {
+        let log = log(2, 3);
+        let mut serving = Serving::new(Segment::Last, Draft::of_owner(row(&log, 3)));
+        let runs = log.iter().map(|run| stored(run.run())).collect();
+        let budget = Budget {
+            events: Some(5),
+            payload_bytes: None,
+        };
+        let portion = take(&mut serving, runs, budget);
+        assert_eq!(portion.sent.events, 8);
+        assert!(!serving.is_done());
+        let (rows, last) = serving.finish(&log[0].space()).unwrap();
+        assert_eq!(rows[0].served, Some(log[1].head()));
+        assert_eq!(last.map(|event| event.seq), Some(8));
+    }
+
+    #[test]
+    fn no_more_wants_are_named_than_can_fill_the_answer_twice() {
+        let logs: Vec<_> = (2..30).map(|author| log(author, 1)).collect();
+        let wants = logs.iter().enumerate().map(|(at, log)| Want {
+            row: at,
+            want: TailWant {
+                author: log[0].author(),
+                above: 0,
+                through: 4,
+            },
+            payload_bytes: 16,
+        });
+        let mut serving = Serving::new(Segment::Last, Draft::default());
+        serving.wants = wants.collect();
+        assert_eq!(serving.next_wants(1).len(), 1);
+        assert_eq!(serving.next_wants(40).len(), 5);
+        assert_eq!(serving.next_wants(usize::MAX / 4).len(), 28);
+    }
+}

@@ -37,7 +37,7 @@ impl Rng {
     }
 }
 
-/// Runs `test` for each of `count` seeds (`HEADWATER_SEEDS` asks for another number), or for
+/// Runs `test` for each of `count` seeds (`HEADWATER_SEED_FACTOR=<n>`: n times as many), or for
 /// `HEADWATER_SEED` alone, and names the seed if it fails.
 pub(crate) fn for_seeds(count: u64, test: impl Fn(u64)) {
     let asked = |name| {
@@ -46,7 +46,7 @@ pub(crate) fn for_seeds(count: u64, test: impl Fn(u64)) {
     };
     let seeds = match asked("HEADWATER_SEED") {
         Some(seed) => seed..=seed,
-        None => 1..=asked("HEADWATER_SEEDS").unwrap_or(count),
+        None => 1..=count * asked("HEADWATER_SEED_FACTOR").unwrap_or(1),
     };
     for seed in seeds {
         let run = std::panic::AssertUnwindSafe(|| test(seed));

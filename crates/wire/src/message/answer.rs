@@ -76,7 +76,8 @@ impl Decode for PlanTotals {
 }
 
 /// What the responder is about to send for one segment of authors. It binds: the segment ends
-/// when as many events have come, and more is an error.
+/// when as many events have come, and more is an error. A responder whose store has merged the
+/// run a plan was to end with repeats the plan with higher totals first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncPlan {
     /// The request.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use headwater_proto::{LiveEnd, LocalClock, SessionError, Wait};
+use headwater_proto::{LiveEnd, LocalClock, RequesterConfig, SessionError, Wait};
 use headwater_wire::{
     AppendError, Blame, Busy, CloseCode, EventRef, HeadsDigest, HeadsWanted, HistorySyncComplete,
     LiveBatch, LiveLagged, Message, Segment, SyncOutcome, Truncation,
@@ -20,8 +20,19 @@ use crate::{
 /// A requester that has received three events of author 2 and waits for the completion, and the
 /// completion that would be right.
 fn almost_done() -> (Puppet, HistorySyncComplete) {
+    let (mut puppet, right) = almost_done_with(|_| {});
+    puppet.apply_all().expect("planned");
+    puppet.applies_at_once = true;
+    (puppet, right)
+}
+
+/// The same, with nothing applied yet.
+fn almost_done_with(change: impl FnOnce(&mut RequesterConfig)) -> (Puppet, HistorySyncComplete) {
     let logs = space();
-    let puppet = asked_for_heads().after([
+    let mut puppet = Puppet::new(&logs, change);
+    puppet.applies_at_once = false;
+    let puppet = puppet.after([
+        HeadsWanted { request_id: ID }.into(),
         nothing_of(Segment::Owner),
         plan(Segment::Last, totals(1, 3)),
         news(&logs, 2, 3),
@@ -304,6 +315,11 @@ fn a_live_gap_an_empty_live_batch_and_a_fork_are_told_apart() {
     puppet.logs.write(&author(2), 2, &mut Rng::new(1));
     let forked = news(&space(), 2, 1);
     puppet.hear(as_live(forked)).expect("nobody's fault");
+    // What follows on the other branch cannot fit, and is nobody's fault either.
+    let mut branch = space();
+    branch.write(&author(2), 20, &mut Rng::new(8));
+    let further = as_live(news(&branch, 2, 1));
+    puppet.hear(further).expect("nobody's fault");
     let lagged = LiveLagged {
         request_id: ID,
         missed: 40,
@@ -328,4 +344,13 @@ fn refuses_store_answers_nobody_asked_for() {
     let mut puppet = Puppet::new(&space(), |_| {});
     assert!(puppet.requester.handle_applied(Vec::new(), NOW).is_err());
     assert!(matches!(puppet.logs.clock(), LocalClock::Held { .. }));
+}
+
+#[test]
+fn live_messages_wait_until_the_history_is_applied() {
+    let (mut puppet, right) = almost_done_with(|config| config.live = true);
+    puppet.hear(right).expect("right");
+    assert!(!puppet.requester.wants_message());
+    let early = as_live(news(&puppet.logs, 3, 1));
+    assert_eq!(puppet.hear(early), Err(SessionError::NotReady));
 }

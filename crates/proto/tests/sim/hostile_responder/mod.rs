@@ -73,6 +73,14 @@ impl Puppet {
         self
     }
 
+    /// Lets the store answer what it has not answered yet.
+    pub(super) fn apply_all(&mut self) -> Result<(), SessionError> {
+        for applied in std::mem::take(&mut self.unapplied) {
+            self.requester.handle_applied(applied, NOW)?;
+        }
+        self.drain()
+    }
+
     pub(super) fn drain(&mut self) -> Result<(), SessionError> {
         while let Some(output) = self.requester.poll_output() {
             match output {

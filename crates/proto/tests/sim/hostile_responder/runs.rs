@@ -198,6 +198,16 @@ fn refuses_fork_notices_about_nothing_we_stated() {
     }
     let mut twice = begin().after([good(1).into()]);
     assert!(twice.hear(good(1)).is_err());
+    let mut late = asked_for_heads().after([
+        nothing_of(Segment::Owner),
+        plan(Segment::Last, totals(4, 40)),
+        news(
+            &logs,
+            (2..=5).find(|n| author(*n).id() == authors[0]).unwrap(),
+            1,
+        ),
+    ]);
+    assert!(late.hear(good(1)).is_err());
     let mut descending = begin().after([good(1).into()]);
     assert!(descending.hear(good(0)).is_err());
 }
