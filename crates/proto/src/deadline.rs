@@ -33,6 +33,14 @@ impl Deadlines {
         self.last_progress = Some(now);
     }
 
+    /// Bytes moved, though no message is whole yet. Before the first message nothing counts but
+    /// that message.
+    pub(crate) fn transfer(&mut self, now: Duration) {
+        if self.last_progress.is_some() {
+            self.last_progress = Some(now);
+        }
+    }
+
     /// The earliest deadline. The one for a lack of progress counts only while the peer is the
     /// one to move.
     pub(crate) fn next(&self, peer_moves: bool) -> Option<Duration> {
@@ -107,6 +115,16 @@ mod tests {
         assert_eq!(deadlines.next(false), Some(605 * SECOND));
         assert_eq!(deadlines.check(false, 100 * SECOND), Ok(()));
         assert!(deadlines.check(true, 50 * SECOND).is_err());
+    }
+
+    #[test]
+    fn bytes_on_their_way_are_progress_once_a_first_message_came() {
+        let mut deadlines = deadlines();
+        deadlines.transfer(14 * SECOND);
+        assert_eq!(deadlines.next(true), Some(15 * SECOND));
+        deadlines.progress(14 * SECOND);
+        deadlines.transfer(40 * SECOND);
+        assert_eq!(deadlines.next(true), Some(70 * SECOND));
     }
 
     #[test]

@@ -226,6 +226,13 @@ impl Requester {
         SessionError::InvalidRun(error)
     }
 
+    /// Takes the news that the stream has moved enough bytes to count as progress, though no
+    /// message may be whole yet. How much is enough is the driver's to say: a large frame may
+    /// take a slow link longer than [`crate::SessionLimits::stall`].
+    pub fn handle_transfer(&mut self, now: Duration) {
+        self.deadlines.transfer(now);
+    }
+
     /// Takes the news that time has passed.
     ///
     /// # Errors

@@ -1,0 +1,136 @@
+//! From decoded runs to durable ones, in order, several batches at a time.
+//!
+//! ```text
+//! Vec<Run> ─▶ verify (each on a blocking thread) ─▶ in order ─▶ writer ─▶ in order ─▶ Vec<AppliedRun>
+//! ```
+//!
+//! The queues here are bounded by the session: it hands over no further runs while too many bytes
+//! of them are unanswered.
+
+use std::sync::Arc;
+
+use headwater_proto::AppliedRun;
+use headwater_store::StoreError;
+use headwater_wire::{AuthorHead, Run, RunError, SpaceId, VerifiedRun};
+use n0_future::task::AbortOnDropHandle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{blocking::blocking, node::Inner, writer::StoreReply};
+
+type Verifying = AbortOnDropHandle<Result<Vec<VerifiedRun>, RunError>>;
+
+/// Applies the batches of one pull. Batches handed to the writer are committed even if this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    inner: Arc<Inner>,
+    space: SpaceId,
+    verifying: mpsc::UnboundedSender<Verifying>,
+    storing: mpsc::UnboundedReceiver<Storing>,
+    oldest: Option<Storing>,
+    _in_order: AbortOnDropHandle<()>,
+}
+
+/// A batch on its way to the disk, or the reason it is not.
+#[derive(Debug)]
+enum Storing {
+    Queued {
+        heads: Vec<AuthorHead>,
+        reply: oneshot::Receiver<StoreReply>,
+    },
+    Failed(ApplyError),
+}
+
+/// A batch was not applied; later ones are not either.
+#[derive(Debug, Clone)]
+pub(crate) enum ApplyError {
+    /// A run of it does not verify.
+    Invalid(RunError),
+    /// The store failed.
+    Store(Arc<StoreError>),
+    /// The writer has stopped.
+    Stopped,
+    /// Verifying panicked.
+    Panicked,
+}
+
+impl Applier {
+    pub(crate) fn spawn(inner: Arc<Inner>, space: SpaceId) -> Self {
+        let (verifying, verified) = mpsc::unbounded_channel();
+        let (queued, storing) = mpsc::unbounded_channel();
+        let in_order = n0_future::task::spawn(store_in_order(Arc::clone(&inner), verified, queued));
+        Self {
+            inner,
+            space,
+            verifying,
+            storing,
+            oldest: None,
+            _in_order: AbortOnDropHandle::new(in_order),
+        }
+    }
+
+    /// Starts on a batch.
+    pub(crate) fn push(&self, runs: Vec<Run>) {
+        let verified = verify(Arc::clone(&self.inner), self.space, runs);
+        let verified = AbortOnDropHandle::new(n0_future::task::spawn(verified));
+        // A task that has ended answers through `next`.
+        self.verifying.send(verified).ok();
+    }
+
+    /// The outcome of the oldest batch without one; waits for ever if there is none. Safe to
+    /// cancel.
+    pub(crate) async fn next(&mut self) -> Result<Vec<AppliedRun>, ApplyError> {
+        if self.oldest.is_none() {
+            self.oldest = self.storing.recv().await;
+        }
+        let (heads, reply) = match &mut self.oldest {
+            Some(Storing::Queued { heads, reply }) => (heads, reply.await),
+            Some(Storing::Failed(error)) => return Err(error.clone()),
+            None => return Err(ApplyError::Stopped),
+        };
+        let heads = std::mem::take(heads);
+        self.oldest = None;
+        let outcomes = reply
+            .map_err(|_stopped| ApplyError::Stopped)?
+            .map_err(ApplyError::Store)?;
+        Ok(heads
+            .into_iter()
+            .zip(outcomes)
+            .map(|(head, outcome)| AppliedRun { head, outcome })
+            .collect())
+    }
+}
+
+async fn verify(
+    inner: Arc<Inner>,
+    space: SpaceId,
+    runs: Vec<Run>,
+) -> Result<Vec<VerifiedRun>, RunError> {
+    // Never closed; more threads than cores would only take turns.
+    let _core = inner.verifying.acquire().await.ok();
+    blocking(move || runs.into_iter().map(|run| run.verify(&space)).collect()).await
+}
+
+async fn store_in_order(
+    inner: Arc<Inner>,
+    mut verified: mpsc::UnboundedReceiver<Verifying>,
+    queued: mpsc::UnboundedSender<Storing>,
+) {
+    while let Some(batch) = verified.recv().await {
+        let storing = match batch.await {
+            Ok(Ok(runs)) => {
+                let heads = runs.iter().map(VerifiedRun::head).collect();
+                match inner.writer.store(runs).await {
+                    Ok(reply) => Storing::Queued { heads, reply },
+                    Err(_stopped) => Storing::Failed(ApplyError::Stopped),
+                }
+            }
+            Ok(Err(invalid)) => Storing::Failed(ApplyError::Invalid(invalid)),
+            Err(_panicked) => Storing::Failed(ApplyError::Panicked),
+        };
+        let failed = matches!(storing, Storing::Failed(_));
+        if queued.send(storing).is_err() || failed {
+            return;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The connections of a node, dialled and accepted: at most one per peer is offered for reuse.
+//!
+//! Both ends of a connection may open streams. Only the end that dialled closes an idle one
+//! early, so that the two never race to close a connection the other is about to use.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use headwater_wire::CloseCode;
+use iroh::{
+    EndpointId,
+    endpoint::{Connection, VarInt},
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::slots::Keyed;
+
+/// How long an accepted connection may stand without a stream. The dialling end gives up long
+/// before; this is for those that never close.
+const IDLE_ACCEPTED: Duration = Duration::from_secs(120);
+
+/// Open connections by peer.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    open: Mutex<HashMap<EndpointId, Link>>,
+    dialling: Keyed<EndpointId>,
+}
+
+/// One connection, and how many streams of ours use it.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) dialled: bool,
+    users: Arc<watch::Sender<usize>>,
+    activity: Arc<AtomicU64>,
+}
+
+/// Keeps a connection from being closed as idle.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    pub(crate) link: Link,
+}
+
+/// Accepted connections: few per peer, and a bounded number in all.
+///
+/// A peer's newest connections win. It may have been killed, and its old ones stand until QUIC
+/// gives them up; the identity is the same, so nobody else is shut out by it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    per_peer: usize,
+    total: usize,
+    open: Mutex<HashMap<EndpointId, VecDeque<Connection>>>,
+}
+
+/// An accepted connection's place; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    accepted: Arc<Accepted>,
+    connection: Connection,
+}
+
+impl Accepted {
+    pub(crate) fn new(per_peer: usize, total: usize) -> Arc<Self> {
+        Arc::new(Self {
+            per_peer,
+            total,
+            open: Mutex::default(),
+        })
+    }
+
+    /// Takes a connection in, at the cost of the peer's oldest if it has too many; `None` if the
+    /// node has too many.
+    pub(crate) fn admit(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = connection.remote_id();
+        let of_peer = open.get(&peer).map_or(0, VecDeque::len);
+        let total: usize = open.values().map(VecDeque::len).sum();
+        let replaced = usize::from(of_peer >= self.per_peer);
+        if self.per_peer == 0 || total + 1 - replaced > self.total {
+            return None;
+        }
+        let of_peer = open.entry(peer).or_default();
+        of_peer.push_back(connection.clone());
+        while of_peer.len() > self.per_peer {
+            if let Some(oldest) = of_peer.pop_front() {
+                close(&oldest, CloseCode::TooManyConnections);
+            }
+        }
+        Some(Place {
+            accepted: Arc::clone(self),
+            connection: connection.clone(),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = &self.accepted.open;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = self.connection.remote_id();
+        let id = self.connection.stable_id();
+        if let Some(of_peer) = open.get_mut(&peer) {
+            of_peer.retain(|connection| connection.stable_id() != id);
+            if of_peer.is_empty() {
+                open.remove(&peer);
+            }
+        }
+    }
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            open: Mutex::default(),
+            dialling: Keyed::new(1),
+        }
+    }
+
+    /// Where dials to one peer wait for each other.
+    pub(crate) fn dialling(&self, peer: EndpointId) -> Arc<Semaphore> {
+        self.dialling.queue(peer)
+    }
+
+    /// The open connection to `peer`, kept open while the answer lives.
+    pub(crate) fn reuse(&self, peer: EndpointId) -> Option<InUse> {
+        let open = self.lock();
+        let link = open.get(&peer)?;
+        link.connection
+            .close_reason()
+            .is_none()
+            .then(|| link.hold())
+    }
+
+    /// Offers a new connection for reuse.
+    pub(crate) fn offer(&self, link: &Link) {
+        self.lock()
+            .insert(link.connection.remote_id(), link.clone());
+    }
+
+    /// Withdraws a connection; another one to the same peer stays.
+    pub(crate) fn withdraw(&self, link: &Link) {
+        let mut open = self.lock();
+        let peer = link.connection.remote_id();
+        if open.get(&peer).is_some_and(|known| known.is(link)) {
+            open.remove(&peer);
+        }
+    }
+
+    /// Withdraws and closes a connection, unless somebody has just begun to use it.
+    pub(crate) fn close_if_unused(&self, link: &Link) -> bool {
+        let mut open = self.lock();
+        if *link.users.borrow() > 0 {
+            return false;
+        }
+        let peer = link.connection.remote_id();
+        if open.get(&peer).is_some_and(|known| known.is(link)) {
+            open.remove(&peer);
+        }
+        close(&link.connection, CloseCode::Done);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<EndpointId, Link>> {
+        // A panic elsewhere leaves the map whole: each change is a single step.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    pub(crate) fn new(connection: Connection, dialled: bool) -> Self {
+        Self {
+            connection,
+            dialled,
+            users: Arc::new(watch::Sender::new(0)),
+            activity: Arc::default(),
+        }
+    }
+
+    /// Keeps the connection open while the answer lives.
+    pub(crate) fn hold(&self) -> InUse {
+        self.users.send_modify(|users| *users += 1);
+        InUse { link: self.clone() }
+    }
+
+    /// Resolves when no stream has used the connection for its idle time.
+    pub(crate) async fn idle(&self, idle_dialled: Duration) {
+        let after = if self.dialled {
+            idle_dialled
+        } else {
+            IDLE_ACCEPTED
+        };
+        let mut users = self.users.subscribe();
+        loop {
+            // The sender lives in `self`, so neither wait can fail.
+            users.wait_for(|users| *users == 0).await.ok();
+            let used_again = users.wait_for(|users| *users > 0);
+            if n0_future::time::timeout(after, used_again).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Notes that a request of the peer moved on.
+    pub(crate) fn touch(&self) {
+        self.activity.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever a request of the peer moves on.
+    pub(crate) fn activity(&self) -> u64 {
+        self.activity.load(Ordering::Relaxed)
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.connection.stable_id() == other.connection.stable_id()
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.link
+            .users
+            .send_modify(|users| *users = users.saturating_sub(1));
+    }
+}
+
+/// Closes a connection with one of our codes.
+pub(crate) fn close(connection: &Connection, code: CloseCode) {
+    connection.close(varint(code), format!("{code:?}").as_bytes());
+}
+
+/// A close code as QUIC carries it.
+pub(crate) fn varint(code: CloseCode) -> VarInt {
+    VarInt::from_u64(code.code()).unwrap_or(VarInt::MAX)
+}

@@ -1,0 +1,159 @@
+//! Messages over a QUIC stream, one direction each. Knows no rule of the protocol.
+
+use std::{collections::VecDeque, future, time::Duration};
+
+use bytes::Bytes;
+use headwater_wire::{CloseCode, DecodeError, EncodeError, FrameDecoder, Message};
+use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
+use n0_future::time::Instant;
+
+use crate::connections::varint;
+
+/// Pieces of a stream taken at once; one is about a packet.
+const CHUNKS_AT_ONCE: usize = 32;
+
+/// Reads messages as the driver asks for them, and not before: what is not asked for waits in
+/// QUIC's window, and then at the peer.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    stream: RecvStream,
+    decoder: FrameDecoder,
+    received: u64,
+}
+
+/// What waiting for bytes gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// There are more.
+    Bytes,
+    /// The peer ended its stream after a whole frame.
+    End,
+    /// The peer ended its stream in mid frame.
+    Cut,
+}
+
+impl FrameReader {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            decoder: FrameDecoder::new(),
+            received: 0,
+        }
+    }
+
+    /// The next message among the bytes received; `None` if it takes more of them.
+    pub(crate) fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
+        while let Some(frame) = self.decoder.next_frame()? {
+            if let Some(message) = Message::decode_body(frame)? {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for bytes. Safe to cancel.
+    pub(crate) async fn fill(&mut self) -> Result<Filled, ReadError> {
+        let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
+        match self.stream.read_many_chunks(&mut chunks).await? {
+            Some(count) => {
+                for chunk in chunks.iter().take(count) {
+                    self.received += chunk.len() as u64;
+                    self.decoder.push(chunk);
+                }
+                Ok(Filled::Bytes)
+            }
+            None if self.decoder.is_at_boundary() => Ok(Filled::End),
+            None => Ok(Filled::Cut),
+        }
+    }
+
+    /// Bytes received so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Tells the peer that no more will be read.
+    pub(crate) fn stop(&mut self, code: CloseCode) {
+        // Closed already is as good.
+        self.stream.stop(varint(code)).ok();
+    }
+}
+
+/// Queues messages and sends them as the peer takes them.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    stream: SendStream,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    sent: u64,
+    /// When the peer last took something, or when something was queued for it to take.
+    moved: Instant,
+}
+
+impl FrameWriter {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            queued: 0,
+            sent: 0,
+            moved: Instant::now(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, message: &Message) -> Result<(), EncodeError> {
+        if self.queue.is_empty() {
+            self.moved = Instant::now();
+        }
+        for chunk in message.encode_frame()? {
+            self.queued += chunk.len();
+            self.queue.push_back(chunk);
+        }
+        Ok(())
+    }
+
+    /// Sends some of what is queued; waits for ever if nothing is. Safe to cancel.
+    pub(crate) async fn send_some(&mut self) -> Result<(), WriteError> {
+        if self.queue.is_empty() {
+            return future::pending().await;
+        }
+        let chunks = self.queue.make_contiguous();
+        let before = chunks.len();
+        let mut unsent = &mut chunks[..];
+        let taken = self.stream.write_many_chunks(&mut unsent).await?;
+        let left = unsent.len();
+        self.queue.drain(..before - left);
+        self.queued = self.queued.saturating_sub(taken);
+        self.sent += taken as u64;
+        self.moved = Instant::now();
+        Ok(())
+    }
+
+    /// Bytes waiting to be sent.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// When a peer that takes nothing counts as stalled; `None` while nothing waits for it.
+    pub(crate) fn stalls_at(&self, after: Duration) -> Option<Instant> {
+        (!self.queue.is_empty()).then(|| self.moved + after)
+    }
+
+    /// Ends the stream in order.
+    pub(crate) fn finish(&mut self) {
+        // Closed already is as good.
+        self.stream.finish().ok();
+    }
+
+    /// Ends the stream early and drops what is queued.
+    pub(crate) fn reset(&mut self, code: CloseCode) {
+        self.queue.clear();
+        self.queued = 0;
+        self.stream.reset(varint(code)).ok();
+    }
+}

@@ -1,0 +1,122 @@
+//! Signed, append-only, per-author event logs that sync peer to peer over iroh.
+//!
+//! A **space** is a set of logs under one genesis event. Every author extends one log in it, and
+//! signs what they append; peers that meet say how far they hold each log and send what the other
+//! lacks, in one round trip.
+//!
+//! ```text
+//!          your application
+//!   append │     ▲ subscribe, events      sync_with(peer) ──▶ progress … report
+//!          ▼     │                               │
+//!   ┌─ Headwater ┴───────────────────────────────┴───────────────────┐
+//!   │  writer ──▶ store ──▶ hub            pull ◀──▶ frames ◀──▶ QUIC │──▶ peer
+//!   │  (one thread, group commits)         serve ◀──▶ frames ◀──▶    │◀── peer
+//!   └─────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Two nodes
+//!
+//! ```
+//! use headwater::{ALPN, EventDraft, Headwater, generate_author, now_ms};
+//! use iroh::{Endpoint, endpoint::presets, protocol::Router};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! async fn on_loopback() -> Result<Endpoint, Box<dyn std::error::Error>> {
+//!     let builder = Endpoint::builder(presets::Minimal).clear_ip_transports();
+//!     Ok(builder.bind_addr("127.0.0.1:0")?.bind().await?)
+//! }
+//!
+//! // One node serves: it is mounted on a router. `Endpoint::bind(presets::N0)` would reach the
+//! // internet; here both ends are on this machine.
+//! let endpoint = on_loopback().await?;
+//! let server = Headwater::builder().spawn(endpoint.clone());
+//! let router = Router::builder(endpoint).accept(ALPN, server.clone()).spawn();
+//!
+//! // It creates a space and appends to it.
+//! let author = generate_author();
+//! let space = server.create_space(&author).await?;
+//! space.append(&author, EventDraft::new(16, now_ms(), "hello")).await?;
+//!
+//! // Another node only dials, and pulls all of it.
+//! let reader = Headwater::builder().spawn(on_loopback().await?);
+//! let copy = reader.space(space.id());
+//! let report = copy.sync_with(router.endpoint().addr()).await?;
+//! assert_eq!(report.events, 2); // the genesis event, and ours
+//! let event = copy.event(author.id(), 2).await?.expect("synced");
+//! assert_eq!(event.payload.as_deref(), Some(&b"hello"[..]));
+//!
+//! reader.shutdown().await;
+//! router.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know
+//!
+//! - An append or an applied batch that was reported is **durable**, as far as the store is:
+//!   [`DiskStore`] survives a power cut, [`MemoryStore`] does not survive the process.
+//! - Every sync ends in exactly one of *complete*, *truncated* with a reason, or *failed* with an
+//!   error that says whose fault it was. A failed or dropped one goes on from what was stored.
+//! - [`Subscription`]s and event streams read the store as fast as they are polled. Nothing is
+//!   queued for a slow reader, and nothing is lost to one.
+//! - The [`AccessPolicy`] is asked for every request. The default, [`Open`], serves a space to
+//!   whoever knows its id.
+//! - A node asks back: if a peer that pulls from it turns out to hold more, it pulls in turn on
+//!   the same connection. [`Builder::ask_back`] turns that off.
+//! - [`Limits`] bound time, memory and company. The endpoint is yours, with its own limits: leave
+//!   iroh's QUIC windows at their defaults.
+//!
+//! # What this crate refuses to know
+//!
+//! The rules of the protocol live in [`proto`], bytes in [`wire`], disks in [`store`]: here is
+//! the loop between a stream, a session and a store, and nothing that decides what a message
+//! means. It knows no gossip and no discovery: who to sync with, and when, is the caller's.
+
+mod apply;
+mod blocking;
+mod connections;
+mod frames;
+mod handler;
+mod hub;
+mod limits;
+mod metrics;
+mod node;
+mod places;
+mod policy;
+mod pull;
+mod reading;
+mod serve;
+mod slots;
+mod space;
+mod sync;
+mod writer;
+
+/// The protocol's name on a connection: mount a [`Headwater`] on a router under it.
+pub const ALPN: &[u8] = b"headwater/sync/2";
+
+pub use headwater_proto as proto;
+pub use headwater_store as store;
+pub use headwater_wire as wire;
+
+pub use headwater_proto::{
+    HeadRecord, HeadsPage, SessionError, SessionLimits, SpaceSummary, SyncProgress, Tally,
+};
+pub use headwater_store::{
+    Damage, DiskStore, LogStore, MemoryStore, StoreError, VerifyProgress, VerifyReport,
+};
+pub use headwater_wire::{
+    AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget, ChannelId, ClockEntry,
+    CloseCode, DraftError, Event, EventDraft, EventId, EventRef, Header, HeadsDigest, Kind,
+    PlanTotals, SpaceId, SyncOutcome, Truncation, kind,
+};
+
+pub use crate::{
+    limits::Limits,
+    metrics::Metrics,
+    node::{Builder, Headwater, generate_author, now_ms},
+    policy::{AccessPolicy, Nobody, Open},
+    reading::{EventStream, SubscribeFrom, Subscription, SubscriptionItem},
+    space::{Space, WriteError},
+    sync::{ForkedAuthor, LiveEnding, SyncError, SyncHandle, SyncOptions, SyncReport},
+};

@@ -1,0 +1,97 @@
+//! Every bound of a node, with its default and its reason.
+
+use std::time::Duration;
+
+use headwater_proto::SessionLimits;
+
+/// What a node allows, to its peers and to itself.
+///
+/// Start from [`Limits::default`] and change fields; all are enforced before the memory in
+/// question is allocated.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Requests served to one peer at the same time, and pulls from one peer. The third request
+    /// is refused as busy after [`Limits::busy_after`]; the third pull waits. Default 2: one may
+    /// be stalled by the network.
+    pub syncs_per_peer: usize,
+    /// Requests served at the same time to all peers. Default 64.
+    pub syncs_total: usize,
+    /// How long a request waits for its place before it is refused as busy. Default 1 s: the
+    /// time in which the remains of a peer's killed sync are cleared away when it comes again.
+    pub busy_after: Duration,
+    /// Live streams to one peer; a request moves here once its history is served. Default 16,
+    /// as a peer may follow several spaces.
+    pub live_per_peer: usize,
+    /// Live streams to all peers. Default 256.
+    pub live_total: usize,
+    /// Connections accepted from one peer; one more closes its oldest. Default 2.
+    pub connections_per_peer: usize,
+    /// Connections accepted from all peers. Default 256.
+    pub connections_total: usize,
+    /// How long a dial may take. Default 10 s; iroh itself gives a dead address 30 s.
+    pub dial_timeout: Duration,
+    /// How long a dialled connection is kept without a stream, so that the next sync with the
+    /// same peer spares the handshake. Default 5 s.
+    pub idle_connection: Duration,
+    /// How long a peer may take no byte while we have some for it. Default 30 s. QUIC's own idle
+    /// timeout does not catch such a peer, as keep-alives go on.
+    pub write_stall: Duration,
+    /// Bytes a second, both directions of a stream together, above which a sync counts as going
+    /// on while no message is whole yet. Default 1 KiB/s: the slowest links, not trickles.
+    pub least_rate: u32,
+    /// How long a finished pull waits for the peer that asks back, counted from the last sign of
+    /// it. Default 10 s.
+    pub ask_back_wait: Duration,
+    /// Bytes queued for one stream before the store is read further. Default 512 KiB: two
+    /// batches, so that reading and sending overlap.
+    pub send_buffer_bytes: usize,
+    /// Bytes of runs waiting for the writer, over all pulls and local appends. Default 16 MiB;
+    /// whoever brings more waits.
+    pub write_queue_bytes: usize,
+    /// Bytes of runs one transaction takes up at most of those that wait. Default 4 MiB: all of
+    /// what one pull may have on its way, as a flush costs the same for little and for much.
+    pub commit_bytes: usize,
+    /// Events a live stream may be behind before it is told it lagged. Default 65,536.
+    pub live_backlog_events: u64,
+    /// Bytes of events read ahead for a subscription or an event stream. Default 256 KiB.
+    pub read_ahead_bytes: usize,
+    /// Bounds of a single session: timeouts, buffers, counts.
+    pub session: SessionLimits,
+}
+
+impl Limits {
+    /// Bytes that have to move within a stall's time to count as progress.
+    pub(crate) fn progress_bytes(&self) -> u64 {
+        self.session
+            .stall
+            .as_secs()
+            .max(1)
+            .saturating_mul(u64::from(self.least_rate))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            syncs_per_peer: 2,
+            syncs_total: 64,
+            busy_after: Duration::from_secs(1),
+            live_per_peer: 16,
+            live_total: 256,
+            connections_per_peer: 2,
+            connections_total: 256,
+            dial_timeout: Duration::from_secs(10),
+            idle_connection: Duration::from_secs(5),
+            write_stall: Duration::from_secs(30),
+            least_rate: 1024,
+            ask_back_wait: Duration::from_secs(10),
+            send_buffer_bytes: 512 * 1024,
+            write_queue_bytes: 16 * 1024 * 1024,
+            commit_bytes: 4 * 1024 * 1024,
+            live_backlog_events: 65_536,
+            read_ahead_bytes: 256 * 1024,
+            session: SessionLimits::default(),
+        }
+    }
+}

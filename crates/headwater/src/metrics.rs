@@ -1,0 +1,60 @@
+//! What a node counts. Register it with an [`iroh_metrics::Registry`] or read the fields.
+
+use iroh_metrics::{Counter, Gauge, MetricsGroup};
+
+/// Counters of one node. They only grow, except the gauges, and start at zero with the process.
+#[derive(Debug, Default, MetricsGroup)]
+#[metrics(name = "headwater")]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Connections accepted from peers.
+    pub connections_accepted: Counter,
+    /// Connections this node dialled.
+    pub connections_dialled: Counter,
+    /// Dials that failed or timed out.
+    pub dials_failed: Counter,
+    /// Connections and streams refused because a limit was reached.
+    pub refused_busy: Counter,
+    /// Pulls started, whether by the user or by asking back.
+    pub pulls_started: Counter,
+    /// Pulls whose history ended complete.
+    pub pulls_completed: Counter,
+    /// Pulls whose history ended truncated.
+    pub pulls_truncated: Counter,
+    /// Pulls that failed.
+    pub pulls_failed: Counter,
+    /// Pulls started because a requester turned out to hold more than this node.
+    pub pulls_asked_back: Counter,
+    /// Pulls running now.
+    pub pulls_running: Gauge,
+    /// Requests whose history was served to its end.
+    pub serves_completed: Counter,
+    /// Requests that ended with an error, on either side.
+    pub serves_failed: Counter,
+    /// Requests for a space that is unknown here or that the policy does not grant.
+    pub serves_refused: Counter,
+    /// Requests being served now, live ones included.
+    pub serves_running: Gauge,
+    /// Sessions that ended because the peer broke the protocol.
+    pub peer_faults: Counter,
+    /// Bytes of frames sent on sync streams.
+    pub wire_bytes_sent: Counter,
+    /// Bytes of frames received on sync streams.
+    pub wire_bytes_received: Counter,
+    /// Events stored, local and pulled.
+    pub events_stored: Counter,
+    /// Payload bytes stored, local and pulled.
+    pub payload_bytes_stored: Counter,
+    /// Runs the store did not take: stale, with a gap, or forked.
+    pub runs_refused: Counter,
+    /// Transactions committed.
+    pub commits: Counter,
+    /// Append jobs in those transactions: `jobs / commits` is the mean size of a group.
+    pub commit_jobs: Counter,
+    /// Transactions the store failed.
+    pub commits_failed: Counter,
+    /// Live readers cut off because they fell too far behind.
+    pub live_lagged: Counter,
+    /// Tasks that panicked. A bug here, never a peer's doing alone: please report it.
+    pub panics: Counter,
+}

@@ -1,0 +1,404 @@
+//! Reading events as streams: one log, a whole space, or a space as it grows.
+//!
+//! ```text
+//! store ──▶ a batch of runs ──▶ events ──▶ (room for one batch) ──▶ Stream
+//! hub ────▶ which logs grew ──┘
+//! ```
+//!
+//! Invariant: nothing is queued beyond one batch. A reader that does not poll stops the reading,
+//! and loses nothing: what it has not seen is still in the store.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::{Bound, RangeBounds},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use headwater_proto::{HeadRecord, StoredRun, TailWant};
+use headwater_store::{Damage, LogStore, StoreError};
+use headwater_wire::{AuthorId, Event, Run, SpaceId};
+use n0_future::{Stream, task::AbortOnDropHandle};
+use tokio::sync::mpsc;
+
+use crate::{blocking::blocking, hub::Watcher, node::Inner};
+
+/// Logs whose heads are read, or whose growth is taken, at once.
+const AUTHORS_AT_ONCE: usize = 1024;
+
+/// Where a subscription starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeFrom {
+    /// With everything held, then live.
+    Start,
+    /// With what is stored from now on.
+    Now,
+}
+
+/// What a subscription yields.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all items but one are events; a box for each would cost more"
+)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscriptionItem {
+    /// An event, after all earlier ones of its log.
+    Event(Event),
+    /// Everything that was held when the subscription began has been yielded; what follows is
+    /// live. Comes exactly once.
+    CaughtUp,
+}
+
+/// Events of a space as they are stored, whether appended here or pulled.
+///
+/// Every event from the chosen start on is yielded exactly once, in the order of its log; logs
+/// interleave. However slow the reader, nothing is lost and nothing piles up. It never ends by
+/// itself; after an error it does.
+#[derive(Debug)]
+pub struct Subscription {
+    items: Batches<SubscriptionItem>,
+}
+
+/// Events read from the store, in order. Ends after the last one or an error.
+#[derive(Debug)]
+pub struct EventStream {
+    events: Batches<Event>,
+}
+
+impl EventStream {
+    pub(crate) fn of_log(
+        inner: &Arc<Inner>,
+        space: SpaceId,
+        author: AuthorId,
+        range: &impl RangeBounds<u64>,
+    ) -> Self {
+        let above = match range.start_bound() {
+            Bound::Included(first) => first.saturating_sub(1),
+            Bound::Excluded(before) => *before,
+            Bound::Unbounded => 0,
+        };
+        let through = match range.end_bound() {
+            Bound::Included(last) => *last,
+            Bound::Excluded(after) => after.saturating_sub(1),
+            Bound::Unbounded => u64::MAX,
+        };
+        let events = Batches::spawn(inner, space, move |walk| async move {
+            let Some(record) = walk.head(author).await? else {
+                return Ok(());
+            };
+            let through = through.min(record.entry.head.seq);
+            walk.deliver(vec![TailWant {
+                author,
+                above,
+                through,
+            }])
+            .await
+        });
+        Self { events }
+    }
+
+    pub(crate) fn of_space(inner: &Arc<Inner>, space: SpaceId) -> Self {
+        let events = Batches::spawn(inner, space, move |mut walk| async move {
+            walk.deliver_history(|_, _| ()).await
+        });
+        Self { events }
+    }
+}
+
+impl Subscription {
+    pub(crate) fn start(inner: &Arc<Inner>, space: SpaceId, from: SubscribeFrom) -> Self {
+        // Before anything is read, so that nothing falls between history and live.
+        let watcher = inner.hub.watch(space);
+        let items = Batches::spawn(inner, space, move |walk| follow(walk, watcher, from));
+        Self { items }
+    }
+}
+
+async fn follow(
+    mut walk: Walk<SubscriptionItem>,
+    watcher: Watcher,
+    from: SubscribeFrom,
+) -> Result<(), Stop> {
+    // How far each log was yielded: a commit may show in the history and in the watcher.
+    let mut yielded: HashMap<AuthorId, u64> = HashMap::new();
+    if from == SubscribeFrom::Start {
+        walk.deliver_history(|author, through| {
+            yielded.insert(author, through);
+        })
+        .await?;
+    }
+    walk.send(vec![SubscriptionItem::CaughtUp]).await?;
+    loop {
+        watcher.changed().await;
+        let mut wants = watcher.take(AUTHORS_AT_ONCE);
+        wants.retain_mut(|want| {
+            let seen = yielded.entry(want.author).or_insert(want.above);
+            want.above = want.above.max(*seen);
+            *seen = want.through.max(*seen);
+            want.above < want.through
+        });
+        walk.deliver(wants).await?;
+    }
+}
+
+/// Why a walk ends early.
+enum Stop {
+    /// Nobody reads any more.
+    Unread,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Reads a space in batches and hands them to a stream.
+struct Walk<T> {
+    store: Arc<dyn LogStore>,
+    space: SpaceId,
+    max_bytes: usize,
+    batches: mpsc::Sender<Result<Vec<T>, StoreError>>,
+}
+
+impl<T: FromEvent> Walk<T> {
+    async fn send(&self, batch: Vec<T>) -> Result<(), Stop> {
+        self.batches
+            .send(Ok(batch))
+            .await
+            .map_err(|_unread| Stop::Unread)
+    }
+
+    async fn query<R: Send + 'static>(
+        &self,
+        query: impl FnOnce(&dyn LogStore, &SpaceId) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, Stop> {
+        let store = Arc::clone(&self.store);
+        let space = self.space;
+        Ok(blocking(move || query(&*store, &space)).await?)
+    }
+
+    async fn head(&self, author: AuthorId) -> Result<Option<HeadRecord>, Stop> {
+        self.query(move |store, space| store.head(space, &author))
+            .await
+    }
+
+    /// Delivers all logs, the owner's first. `pinned` hears of each log how far it will go.
+    async fn deliver_history(
+        &mut self,
+        mut pinned: impl FnMut(AuthorId, u64) + Send,
+    ) -> Result<(), Stop> {
+        let Some(summary) = self.query(|store, space| store.summary(space)).await? else {
+            return Ok(());
+        };
+        let owner = summary.owner;
+        let first = self.head(owner).await?;
+        self.deliver(wants_of(first, &mut pinned)).await?;
+        let mut after = None;
+        loop {
+            let page = self
+                .query(move |store, space| store.heads(space, after, AUTHORS_AT_ONCE))
+                .await?;
+            let Some(end) = page.heads.last() else {
+                return Ok(());
+            };
+            after = Some(end.entry.author);
+            let others = page
+                .heads
+                .into_iter()
+                .filter(|record| record.entry.author != owner);
+            self.deliver(wants_of(others, &mut pinned)).await?;
+            if page.last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Delivers the events of `wants`, in that order.
+    async fn deliver(&self, wants: Vec<TailWant>) -> Result<(), Stop> {
+        let mut wants = VecDeque::from(wants);
+        wants.retain(|want| want.above < want.through);
+        while !wants.is_empty() {
+            let asked: Vec<TailWant> = wants.iter().copied().collect();
+            let max_bytes = self.max_bytes;
+            let events = self
+                .query(move |store, space| {
+                    let runs = store.read_runs(space, &asked, max_bytes)?;
+                    events_of(space, &asked, runs)
+                })
+                .await?;
+            let Some(last) = events.last() else {
+                return Err(self.missing(wants.front()));
+            };
+            let (author, seq) = (last.header.author, last.header.seq);
+            // Wants before this log's are done: an answer goes on in their order.
+            while let Some(want) = wants.front_mut() {
+                if want.author == author && seq < want.through {
+                    want.above = seq;
+                    break;
+                }
+                let reached = want.author == author;
+                wants.pop_front();
+                if reached {
+                    break;
+                }
+            }
+            self.send(events.into_iter().map(T::from_event).collect())
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+impl<T> Walk<T> {
+    /// A head says these events are here, and they are not.
+    fn missing(&self, want: Option<&TailWant>) -> Stop {
+        match want {
+            Some(want) => Stop::Store(
+                Damage::Missing {
+                    space: self.space,
+                    author: want.author,
+                    seq: want.above + 1,
+                }
+                .into(),
+            ),
+            None => Stop::Unread,
+        }
+    }
+}
+
+fn wants_of(
+    records: impl IntoIterator<Item = HeadRecord>,
+    pinned: &mut impl FnMut(AuthorId, u64),
+) -> Vec<TailWant> {
+    records
+        .into_iter()
+        .map(|record| {
+            let (author, through) = (record.entry.author, record.entry.head.seq);
+            pinned(author, through);
+            TailWant {
+                author,
+                above: 0,
+                through,
+            }
+        })
+        .collect()
+}
+
+/// The wanted events of stored runs: a run may go on beyond what was wanted.
+fn events_of(
+    space: &SpaceId,
+    wants: &[TailWant],
+    runs: Vec<StoredRun>,
+) -> Result<Vec<Event>, StoreError> {
+    let mut wants = wants.iter();
+    let mut want = wants.next();
+    let mut events = Vec::new();
+    for stored in runs {
+        while want.is_some_and(|want| want.author != stored.author) {
+            want = wants.next();
+        }
+        let Some(want) = want else {
+            break;
+        };
+        let run = Run::decode(stored.bytes).map_err(|_| Damage::Run {
+            space: *space,
+            author: stored.author,
+            seq: stored.first_seq,
+        })?;
+        events.extend(
+            run.events(space)
+                .filter(|event| (want.above + 1..=want.through).contains(&event.header.seq)),
+        );
+    }
+    Ok(events)
+}
+
+trait FromEvent: Send + 'static {
+    fn from_event(event: Event) -> Self;
+}
+
+impl FromEvent for Event {
+    fn from_event(event: Event) -> Self {
+        event
+    }
+}
+
+impl FromEvent for SubscriptionItem {
+    fn from_event(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+/// The reading end: a task that walks, one batch of room, and the batch being yielded.
+#[derive(Debug)]
+struct Batches<T> {
+    current: std::vec::IntoIter<T>,
+    batches: mpsc::Receiver<Result<Vec<T>, StoreError>>,
+    _walk: AbortOnDropHandle<()>,
+}
+
+impl<T: FromEvent> Batches<T> {
+    fn spawn<F>(
+        inner: &Arc<Inner>,
+        space: SpaceId,
+        walk: impl FnOnce(Walk<T>) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), Stop>> + Send + 'static,
+    {
+        let (sender, batches) = mpsc::channel(1);
+        let errors = sender.clone();
+        let walker = Walk {
+            store: Arc::clone(&inner.store),
+            space,
+            max_bytes: inner.limits.read_ahead_bytes,
+            batches: sender,
+        };
+        let walking = walk(walker);
+        let task = n0_future::task::spawn(async move {
+            if let Err(Stop::Store(error)) = walking.await {
+                errors.send(Err(error)).await.ok();
+            }
+        });
+        Self {
+            current: Vec::new().into_iter(),
+            batches,
+            _walk: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+impl<T> Batches<T> {
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, StoreError>>> {
+        loop {
+            if let Some(item) = self.current.next() {
+                return Poll::Ready(Some(Ok(item)));
+            }
+            match ready!(self.batches.poll_recv(cx)) {
+                Some(Ok(batch)) => self.current = batch.into_iter(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Result<Event, StoreError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_item(cx)
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<SubscriptionItem, StoreError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.items.poll_item(cx)
+    }
+}

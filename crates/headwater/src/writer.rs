@@ -1,0 +1,426 @@
+//! The one thread that appends.
+//!
+//! ```text
+//! append, import ──▶ sign ─┐
+//!                          ├─▶ queue (bounded in bytes) ─▶ group ─▶ one transaction ─▶ replies ─▶ hub
+//! pulled, verified runs ───┘
+//! ```
+//!
+//! While one group commits, the next gathers. Local events are signed here, so that reading the
+//! head, signing and appending are one step to every other writer.
+//!
+//! Invariant: a reply is sent after its transaction is durable, and commits are published in the
+//! order they were made. A caller that stops waiting loses the reply, never the commit.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use headwater_proto::Appended;
+use headwater_store::{LogStore, StoreError};
+use headwater_wire::{
+    AppendError, AuthorHead, AuthorId, AuthorSecret, EventDraft, SpaceId, VerifiedRun, sign_runs,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tracing::{debug, error, error_span, warn};
+
+use crate::{hub::Hub, limits::Limits, metrics::Metrics, space::WriteError};
+
+/// How long no job may come before the store is told to tidy up.
+const SETTLE_AFTER: Duration = Duration::from_millis(500);
+
+/// What a job is charged beside its payload, so that the queue is bounded in jobs as well.
+const JOB_OVERHEAD_BYTES: usize = 256;
+
+/// What an event is charged beside its payload before it is encoded.
+const EVENT_OVERHEAD_BYTES: usize = 128;
+
+/// Outcomes of the runs of one job, in their order.
+pub(crate) type StoreReply = Result<Vec<Result<Appended, AppendError>>, Arc<StoreError>>;
+
+/// What one call signs: for each author, the drafts in their order.
+pub(crate) type Parts = Vec<(AuthorSecret, Vec<EventDraft>)>;
+
+type SignReply = Result<Vec<AuthorHead>, WriteError>;
+
+/// A handle to the writer thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    bytes: Arc<Semaphore>,
+    max_bytes: usize,
+    /// Closes when the thread is done.
+    running: watch::Receiver<()>,
+}
+
+/// The writer thread has stopped; nothing was stored.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+struct Job {
+    work: Work,
+    bytes: usize,
+    /// Gives the bytes back once the job is committed or refused.
+    _charge: Option<OwnedSemaphorePermit>,
+}
+
+enum Work {
+    Sign {
+        space: SpaceId,
+        parts: Parts,
+        reply: oneshot::Sender<SignReply>,
+    },
+    Store {
+        runs: Vec<VerifiedRun>,
+        reply: oneshot::Sender<StoreReply>,
+    },
+    Stop,
+}
+
+impl Writer {
+    pub(crate) fn spawn(
+        store: Arc<dyn LogStore>,
+        hub: Arc<Hub>,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let (alive, running) = watch::channel(());
+        let max_bytes = limits.write_queue_bytes.clamp(1, u32::MAX as usize >> 1);
+        let thread = WriterThread {
+            store,
+            hub,
+            metrics,
+            queue,
+            commit_bytes: limits.commit_bytes,
+        };
+        thread::Builder::new()
+            .name("headwater-writer".to_owned())
+            .spawn(move || {
+                let _span = error_span!("writer").entered();
+                thread.run();
+                drop(alive);
+            })?;
+        Ok(Self {
+            jobs,
+            bytes: Arc::new(Semaphore::new(max_bytes)),
+            max_bytes,
+            running,
+        })
+    }
+
+    /// Signs and appends drafts in one transaction: all of them or none.
+    pub(crate) async fn sign(&self, space: SpaceId, parts: Parts) -> SignReply {
+        let bytes = parts
+            .iter()
+            .flat_map(|(_, drafts)| drafts)
+            .map(|draft| draft.payload.len().saturating_add(EVENT_OVERHEAD_BYTES))
+            .fold(0, usize::saturating_add);
+        let (reply, outcome) = oneshot::channel();
+        self.enqueue(
+            Work::Sign {
+                space,
+                parts,
+                reply,
+            },
+            bytes,
+        )
+        .await
+        .map_err(|Stopped| WriteError::ShuttingDown)?;
+        outcome.await.unwrap_or(Err(WriteError::ShuttingDown))
+    }
+
+    /// Queues verified runs; waits for room. The receiver answers once they are durable, or not
+    /// at all if the writer stopped before their turn.
+    pub(crate) async fn store(
+        &self,
+        runs: Vec<VerifiedRun>,
+    ) -> Result<oneshot::Receiver<StoreReply>, Stopped> {
+        let bytes = runs
+            .iter()
+            .map(|run| run.run().as_bytes().len())
+            .fold(0, usize::saturating_add);
+        let (reply, outcome) = oneshot::channel();
+        self.enqueue(Work::Store { runs, reply }, bytes).await?;
+        Ok(outcome)
+    }
+
+    /// Commits what is queued, refuses what comes later, and returns when the thread is done.
+    pub(crate) async fn stop(&self) {
+        let stop = Job {
+            work: Work::Stop,
+            bytes: 0,
+            _charge: None,
+        };
+        self.jobs.send(stop).ok();
+        // Nothing is ever sent here: it resolves when the thread drops its end.
+        self.running.clone().changed().await.ok();
+    }
+
+    async fn enqueue(&self, work: Work, bytes: usize) -> Result<(), Stopped> {
+        let bytes = bytes.saturating_add(JOB_OVERHEAD_BYTES);
+        // A job larger than the whole queue waits until it is alone.
+        let charge = u32::try_from(bytes.min(self.max_bytes)).unwrap_or(u32::MAX >> 1);
+        let charge = Arc::clone(&self.bytes)
+            .acquire_many_owned(charge)
+            .await
+            .map_err(|_closed| Stopped)?;
+        let job = Job {
+            work,
+            bytes,
+            _charge: Some(charge),
+        };
+        self.jobs.send(job).map_err(|_closed| Stopped)
+    }
+}
+
+struct WriterThread {
+    store: Arc<dyn LogStore>,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    queue: mpsc::Receiver<Job>,
+    commit_bytes: usize,
+}
+
+/// The jobs of one transaction, prepared.
+#[derive(Default)]
+struct Group {
+    jobs: u64,
+    bytes: usize,
+    runs: Vec<VerifiedRun>,
+    /// Who waits for which runs; the counts add up to `runs.len()`.
+    waiting: Vec<(usize, Waiting)>,
+    /// Heads that local jobs of this group will leave.
+    signed: HashMap<(SpaceId, AuthorId), AuthorHead>,
+    /// Logs that pulled runs of this group may move.
+    pulled: HashSet<(SpaceId, AuthorId)>,
+    charges: Vec<OwnedSemaphorePermit>,
+}
+
+enum Waiting {
+    Sign(Vec<AuthorHead>, oneshot::Sender<SignReply>),
+    Store(oneshot::Sender<StoreReply>),
+}
+
+impl WriterThread {
+    fn run(self) {
+        let mut unsettled = false;
+        while let Some(job) = self.next_job(unsettled) {
+            unsettled = true;
+            let mut next = Some(job);
+            let mut group = Group::default();
+            while let Some(job) = next.take() {
+                if matches!(job.work, Work::Stop) {
+                    // Jobs behind this one were never promised anything.
+                    self.commit(group);
+                    self.settle();
+                    debug!("writer stopped");
+                    return;
+                }
+                if group.conflicts_with(&job) {
+                    self.commit(std::mem::take(&mut group));
+                }
+                self.admit(&mut group, job);
+                if group.bytes < self.commit_bytes {
+                    next = self.queue.try_recv().ok();
+                }
+            }
+            self.commit(group);
+        }
+    }
+
+    /// Waits for a job, and lets the store tidy up if none comes; `None` when nobody is left to
+    /// send one.
+    fn next_job(&self, unsettled: bool) -> Option<Job> {
+        if !unsettled {
+            return self.queue.recv().ok();
+        }
+        match self.queue.recv_timeout(SETTLE_AFTER) {
+            Ok(job) => Some(job),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.settle();
+                self.queue.recv().ok()
+            }
+        }
+    }
+
+    fn settle(&self) {
+        if let Err(store_error) = self.store.settle() {
+            warn!(error = %store_error, "the store could not settle");
+        }
+    }
+
+    fn admit(&self, group: &mut Group, job: Job) {
+        match job.work {
+            Work::Sign {
+                space,
+                parts,
+                reply,
+            } => match self.sign_parts(&group.signed, space, parts) {
+                Ok(signed) => {
+                    group.signed.extend(signed.staged);
+                    group
+                        .waiting
+                        .push((signed.runs.len(), Waiting::Sign(signed.heads, reply)));
+                    group.runs.extend(signed.runs);
+                }
+                Err(error) => {
+                    reply.send(Err(error)).ok();
+                    return;
+                }
+            },
+            Work::Store { runs, reply } => {
+                group
+                    .pulled
+                    .extend(runs.iter().map(|run| (run.space(), run.author())));
+                group.waiting.push((runs.len(), Waiting::Store(reply)));
+                group.runs.extend(runs);
+            }
+            Work::Stop => return,
+        }
+        group.jobs += 1;
+        group.bytes = group.bytes.saturating_add(job.bytes);
+        group.charges.extend(job._charge);
+    }
+
+    fn sign_parts(
+        &self,
+        earlier: &HashMap<(SpaceId, AuthorId), AuthorHead>,
+        space: SpaceId,
+        parts: Parts,
+    ) -> Result<Signed, WriteError> {
+        let held = self.store.summary(&space).map_err(WriteError::store)?;
+        if held.is_none() {
+            return Err(WriteError::UnknownSpace { space });
+        }
+        let mut signed = Signed::default();
+        for (secret, drafts) in parts {
+            let log = (space, secret.id());
+            let base = match signed.staged.get(&log).or_else(|| earlier.get(&log)) {
+                Some(head) => Some(*head),
+                None => self
+                    .store
+                    .head(&space, &log.1)
+                    .map_err(WriteError::store)?
+                    .map(|record| record.entry.head),
+            };
+            let runs = sign_runs(&space, &secret, base, drafts).map_err(WriteError::Draft)?;
+            let head = match runs.last() {
+                Some(run) => run.head(),
+                None => return Err(WriteError::Empty),
+            };
+            signed.staged.insert(log, head);
+            signed.heads.push(head);
+            signed.runs.extend(runs);
+        }
+        Ok(signed)
+    }
+
+    fn commit(&self, group: Group) {
+        if group.runs.is_empty() {
+            for (_, waiting) in group.waiting {
+                waiting.answer(Ok(Vec::new()));
+            }
+            return;
+        }
+        let commit = self.store.append(&group.runs);
+        self.metrics.commit_jobs.inc_by(group.jobs);
+        let mut outcomes = match commit {
+            Ok(commit) => commit.outcomes,
+            Err(store_error) => {
+                error!(error = %store_error, runs = group.runs.len(), "commit failed, nothing stored");
+                self.metrics.commits_failed.inc();
+                let store_error = Arc::new(store_error);
+                for (_, waiting) in group.waiting {
+                    waiting.answer(Err(Arc::clone(&store_error)));
+                }
+                return;
+            }
+        };
+        self.count(&outcomes);
+        self.publish(&group.runs, &outcomes);
+        for (runs, waiting) in group.waiting {
+            let later = outcomes.split_off(runs.min(outcomes.len()));
+            waiting.answer(Ok(std::mem::replace(&mut outcomes, later)));
+        }
+    }
+
+    fn count(&self, outcomes: &[Result<Appended, AppendError>]) {
+        self.metrics.commits.inc();
+        for outcome in outcomes {
+            match outcome {
+                Ok(appended) => {
+                    self.metrics.events_stored.inc_by(appended.events);
+                    self.metrics
+                        .payload_bytes_stored
+                        .inc_by(appended.payload_bytes);
+                }
+                // Somebody else brought the same events first.
+                Err(AppendError::Stale { .. }) => {}
+                Err(refused) => {
+                    warn!(%refused, "the store did not take a run");
+                    self.metrics.runs_refused.inc();
+                }
+            }
+        }
+    }
+
+    fn publish(&self, runs: &[VerifiedRun], outcomes: &[Result<Appended, AppendError>]) {
+        let appended = runs
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(run, outcome)| Some((run.space(), outcome.as_ref().ok()?)));
+        let spaces: HashSet<SpaceId> = appended.clone().map(|(space, _)| space).collect();
+        for space in spaces {
+            let of_space = appended
+                .clone()
+                .filter(|(of, _)| *of == space)
+                .map(|(_, appended)| appended);
+            self.hub.publish(space, of_space);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Signed {
+    runs: Vec<VerifiedRun>,
+    heads: Vec<AuthorHead>,
+    staged: HashMap<(SpaceId, AuthorId), AuthorHead>,
+}
+
+impl Group {
+    /// Whether a local job writes a log that a pulled run of this group may move: its head is
+    /// only known once the group is committed.
+    fn conflicts_with(&self, job: &Job) -> bool {
+        match &job.work {
+            Work::Sign { space, parts, .. } => parts
+                .iter()
+                .any(|(secret, _)| self.pulled.contains(&(*space, secret.id()))),
+            Work::Store { .. } | Work::Stop => false,
+        }
+    }
+}
+
+impl Waiting {
+    /// A waiter that has gone loses the answer; the commit stands.
+    fn answer(self, outcome: StoreReply) {
+        match self {
+            Self::Store(reply) => {
+                reply.send(outcome).ok();
+            }
+            Self::Sign(heads, reply) => {
+                let refused = outcome.map_err(WriteError::Store).and_then(|outcomes| {
+                    outcomes
+                        .into_iter()
+                        .find_map(Result::err)
+                        .map_or(Ok(heads), |refused| Err(WriteError::Append(refused)))
+                });
+                reply.send(refused).ok();
+            }
+        }
+    }
+}
