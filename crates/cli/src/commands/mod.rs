@@ -1,0 +1,110 @@
+//! The commands, one module a job.
+
+pub(crate) mod append;
+pub(crate) mod export;
+mod identity;
+mod serve;
+mod space;
+mod status;
+pub(crate) mod sync;
+mod tail;
+mod verify;
+
+use headwater::SpaceId;
+
+use crate::{
+    args::{Cli, Command, GlobalArgs},
+    demo,
+    error::{CliError, INTERRUPTED},
+    folder::{DataFolder, Wanted},
+    node::NetOptions,
+    output::Output,
+    stop,
+};
+
+/// Does what was asked for.
+///
+/// # Errors
+///
+/// Each command says what it leaves behind.
+pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
+    let context = Context::new(cli.global);
+    match cli.command {
+        Command::Init => identity::init(&context),
+        Command::Id => identity::show(&context),
+        Command::Space(command) => space::run(&context, command).await,
+        Command::Append(args) => append::run(&context, args).await,
+        Command::Export { space } => export::run(&context, &space).await,
+        Command::Serve(args) => serve::run(&context, args).await,
+        Command::Sync(args) => sync::run(&context, args).await,
+        Command::Tail(args) => tail::run(&context, args).await,
+        Command::Status => status::run(&context).await,
+        Command::Verify { space } => verify::run(&context, space.as_deref()).await,
+        Command::Demo(args) => tokio::select! {
+            shown = demo::run(&context, args) => shown,
+            // Its temporary folder goes with it.
+            () = stop::requested(INTERRUPTED) => Err(CliError::Interrupted),
+        },
+    }
+}
+
+/// What every command needs to know.
+#[derive(Debug)]
+pub(crate) struct Context {
+    global: GlobalArgs,
+    pub(crate) output: Output,
+}
+
+impl Context {
+    fn new(global: GlobalArgs) -> Self {
+        let output = Output::new(global.json);
+        Self { global, output }
+    }
+
+    /// The data folder, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or nothing says where.
+    pub(crate) fn folder(&self) -> Result<DataFolder, CliError> {
+        DataFolder::open(DataFolder::locate(self.global.data.clone())?)
+    }
+
+    /// A command to try next, with the options that matter for it.
+    fn hint(&self, words: &str) -> String {
+        let data = match &self.global.data {
+            Some(path) => format!(" --data {}", path.display()),
+            None => String::new(),
+        };
+        let relay = if self.global.no_relay {
+            " --no-relay"
+        } else {
+            ""
+        };
+        format!("headwater{data}{relay} {words}")
+    }
+
+    fn net(&self, bind: Option<std::net::SocketAddr>) -> NetOptions {
+        NetOptions {
+            no_relay: self.global.no_relay,
+            bind,
+        }
+    }
+}
+
+/// The space an argument means; a ticket is remembered on the way.
+fn wanted_space(folder: &DataFolder, text: &str) -> Result<Wanted, CliError> {
+    let wanted = folder.spaces()?.resolve(text)?;
+    if let Some(ticket) = &wanted.ticket {
+        folder.change_spaces(|spaces| spaces.join(ticket, None).map(|_| ()))?;
+    }
+    Ok(wanted)
+}
+
+/// The name of a space here, or the first digits of its id.
+fn name_of(folder: &DataFolder, space: SpaceId) -> Result<String, CliError> {
+    let spaces = folder.spaces()?;
+    Ok(spaces
+        .get(space)
+        .map_or_else(|| space.fmt_short(), |known| known.name.clone()))
+}

@@ -1,0 +1,198 @@
+//! `sync`: one pull from the first peer that can be reached.
+
+use std::time::{Duration, Instant};
+
+use headwater::{
+    CloseCode, Headwater, SessionError, SyncError, SyncHandle, SyncOutcome, SyncProgress,
+    SyncReport, Truncation,
+};
+use iroh::EndpointAddr;
+use n0_future::StreamExt;
+use serde_json::json;
+
+use super::{Context, name_of, wanted_space};
+use crate::{
+    args::SyncArgs,
+    error::{CliError, INTERRUPTED},
+    folder::{DataFolder, Wanted},
+    node::Dialer,
+    output::{Output, bytes, count},
+    progress::Bar,
+    stop,
+};
+
+/// How often `--json` says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(10);
+/// Fewer events say nothing about speed.
+const EVENTS_WORTH_A_RATE: u64 = 1000;
+/// How long a busy peer is asked again, and how soon at first; the wait doubles.
+const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const FIRST_BUSY_WAIT: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(context: &Context, args: SyncArgs) -> Result<(), CliError> {
+    let folder = context.folder()?;
+    let wanted = wanted_space(&folder, &args.space)?;
+    let peers = peers_of(&folder, &wanted)?;
+    let name = name_of(&folder, wanted.id)?;
+    let dial_timeout = Duration::from_secs(args.dial.dial_timeout);
+    let dialer = Dialer::start(&folder, context.net(args.dial.bind), dial_timeout).await?;
+    let synced = tokio::select! {
+        synced = from_first_reachable(context.output, &dialer.node, &wanted, &peers) => synced,
+        () = stop::requested(INTERRUPTED) => Err(CliError::Interrupted),
+    };
+    let said = match synced {
+        Ok(report) => say(context.output, &name, &report),
+        Err(error) => Err(error),
+    };
+    dialer.stop().await;
+    said
+}
+
+/// The peers to try, in order.
+///
+/// # Errors
+///
+/// [`CliError::NoPeer`] if none is known.
+pub(super) fn peers_of(
+    folder: &DataFolder,
+    wanted: &Wanted,
+) -> Result<Vec<EndpointAddr>, CliError> {
+    let own = folder.node_key()?.public();
+    let mut peers = match &wanted.ticket {
+        Some(ticket) => vec![ticket.peer.clone()],
+        None => folder
+            .spaces()?
+            .get(wanted.id)
+            .map(|space| space.peers.clone())
+            .unwrap_or_default(),
+    };
+    peers.retain(|peer| peer.id != own);
+    if peers.is_empty() {
+        return Err(CliError::NoPeer(wanted.id));
+    }
+    Ok(peers)
+}
+
+async fn from_first_reachable(
+    output: Output,
+    node: &Headwater,
+    wanted: &Wanted,
+    peers: &[EndpointAddr],
+) -> Result<SyncReport, CliError> {
+    let give_up = Instant::now() + BUSY_PATIENCE;
+    let mut wait = FIRST_BUSY_WAIT;
+    loop {
+        let mut failed = CliError::NoPeer(wanted.id);
+        let mut busy = false;
+        for peer in peers {
+            let handle = node.space(wanted.id).sync_with(peer.clone());
+            match follow(output, handle).await? {
+                Ok(report) => return Ok(report),
+                Err(source) => {
+                    busy |= is_busy(&source);
+                    failed = CliError::sync(peer, source);
+                    tracing::info!(error = %failed, "trying the next peer, if there is one");
+                }
+            }
+        }
+        if !busy || Instant::now() + wait > give_up {
+            return Err(failed);
+        }
+        tracing::warn!("the peer is busy, trying again in {wait:?}");
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
+/// Whether the peer only asks to come back later. It also takes a connection whose other end was
+/// killed for a living one, until it times out.
+fn is_busy(error: &SyncError) -> bool {
+    matches!(
+        error,
+        SyncError::Closed {
+            code: CloseCode::TooManyConnections
+        } | SyncError::Session(SessionError::Reset(CloseCode::Busy))
+    )
+}
+
+/// Shows progress until the sync ends.
+pub(crate) async fn follow(
+    output: Output,
+    mut handle: SyncHandle,
+) -> Result<Result<SyncReport, SyncError>, CliError> {
+    let bar = Bar::new(output, "sync");
+    let mut said = None::<Instant>;
+    while let Some(progress) = handle.next().await {
+        bar.set_sync(&progress);
+        let due = said.is_none_or(|said| said.elapsed() >= PROGRESS_EVERY);
+        if output.is_json() && due {
+            said = Some(Instant::now());
+            output.json_line(&json!({ "progress": progress_json(&progress) }))?;
+        }
+    }
+    let ended = handle.await;
+    bar.finish();
+    Ok(ended)
+}
+
+fn progress_json(progress: &SyncProgress) -> serde_json::Value {
+    let rest = progress.rest.events;
+    json!({
+        "planned_events": progress.planned.events,
+        "planned_payload_bytes": progress.planned.payload_bytes,
+        "rest_events_at_most": rest,
+        "received_events": progress.received.events,
+        "applied_events": progress.applied.events,
+        "applied_payload_bytes": progress.applied.payload_bytes,
+    })
+}
+
+fn say(output: Output, name: &str, report: &SyncReport) -> Result<(), CliError> {
+    output.answer(report, || sentence(name, report))?;
+    match truncation(report) {
+        None => Ok(()),
+        Some(reason) => Err(CliError::Truncated(reason)),
+    }
+}
+
+/// The report in words.
+pub(crate) fn sentence(name: &str, report: &SyncReport) -> String {
+    let seconds = report.duration.as_secs_f64();
+    let trips = count(report.round_trips.into(), "round trip");
+    let wire = format!(
+        "{} received, {} sent",
+        bytes(report.wire_bytes_received),
+        bytes(report.wire_bytes_sent)
+    );
+    if report.first_digest_equal {
+        return format!(
+            "{name}: nothing to do, {trips}, {wire}, {:.1} ms",
+            seconds * 1000.0
+        );
+    }
+    let rate = if report.events < EVENTS_WORTH_A_RATE {
+        String::new()
+    } else {
+        format!("{:.0} events/s, ", report.events as f64 / seconds.max(1e-9))
+    };
+    format!(
+        "{name}: {} ({} of payload) in {seconds:.2} s, {rate}{trips}, {wire}",
+        count(report.events, "new event"),
+        bytes(report.payload_bytes),
+    )
+}
+
+/// Why something is still missing after the sync, if so.
+pub(crate) fn truncation(report: &SyncReport) -> Option<String> {
+    match report.outcome {
+        SyncOutcome::Complete => None,
+        SyncOutcome::Truncated(Truncation::Forked { authors }) => Some(format!(
+            "{} signed two different histories; nothing of theirs was taken",
+            count(authors, "author")
+        )),
+        SyncOutcome::Truncated(Truncation::Budget) => Some("the budget is used up".into()),
+        SyncOutcome::Truncated(Truncation::Stubbed) => {
+            Some("the peer had only stubs of some events".into())
+        }
+    }
+}

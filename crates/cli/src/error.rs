@@ -1,0 +1,182 @@
+//! Everything that ends a command early, and the exit code it earns.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use headwater::{CloseCode, SessionError, StoreError, SyncError, WriteError};
+use iroh::EndpointAddr;
+
+use crate::input::{InputError, LineError};
+
+/// Exit code of an interrupted command, as shells count it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Why a command did not do its job.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("there is no data folder at {}; make one with `headwater init`", .0.display())]
+    NoFolder(PathBuf),
+    #[error("neither --data, HEADWATER_DATA nor HOME says where the data folder is")]
+    NoHome,
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is damaged, it was left as it is: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{} has format {found}; this program knows {supported}", path.display())]
+    NewerFile {
+        path: PathBuf,
+        found: u32,
+        supported: u32,
+    },
+    #[error("no space here is called {0:?}; `headwater space list` shows those there are")]
+    UnknownSpace(String),
+    #[error("several spaces here begin with {0}; give more digits")]
+    AmbiguousSpace(String),
+    #[error("a space named {0:?} exists already")]
+    NameTaken(String),
+    #[error(
+        "{0:?} cannot name a space: use 1 to 128 characters without control characters, \
+             that are neither an id nor a ticket"
+    )]
+    BadName(String),
+    #[error("this is not a ticket for a space: {0}")]
+    BadTicket(iroh_tickets::ParseError),
+    #[error("nothing of space {0} is here yet; pull it with `headwater sync`")]
+    NotHeld(headwater::SpaceId),
+    #[error("no peer is known for space {0}; give the ticket that its `serve` printed")]
+    NoPeer(headwater::SpaceId),
+    #[error("{0}; nothing was stored")]
+    Input(#[from] InputError),
+    #[error("{0}; nothing was stored")]
+    Event(#[from] LineError),
+    #[error("{}: nothing to show: {reason}", .path.display())]
+    DemoInput { path: PathBuf, reason: String },
+    #[error("standard output: {0}")]
+    Output(io::Error),
+    #[error("the network cannot be used: {0}")]
+    Network(String),
+    #[error("the system has no random numbers: {0}")]
+    Random(getrandom::Error),
+    #[error("{} is in use by another headwater process (a `serve`, perhaps; with --append-lines it \
+             appends while it serves)", .0.display())]
+    InUse(PathBuf),
+    #[error("{} is gone; restore it, or begin anew in another folder: with an empty store the keys \
+             here would sign their logs a second time from the start", .0.display())]
+    StoreGone(PathBuf),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("sync with {peer} failed: {source}{hint}")]
+    Sync {
+        peer: String,
+        source: Box<SyncError>,
+        hint: &'static str,
+    },
+    #[error("the sync ended without everything: {0}")]
+    Truncated(String),
+    #[error("verify found damage in {0} of the spaces")]
+    VerifyFailed(u64),
+    #[error("the two exports differ")]
+    ExportsDiffer,
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl CliError {
+    /// A failed sync, and what a user may make of it.
+    pub(crate) fn sync(peer: &EndpointAddr, source: SyncError) -> Self {
+        let hint = match &source {
+            SyncError::Session(SessionError::Reset(CloseCode::Refused)) => {
+                " (it does not hold this space, or does not serve it to this node)"
+            }
+            SyncError::DialTimeout { .. } | SyncError::Dial(_) => {
+                " (is its `headwater serve` running, and is this its newest ticket?)"
+            }
+            _ => "",
+        };
+        Self::Sync {
+            peer: peer.id.fmt_short().to_string(),
+            source: Box::new(source),
+            hint,
+        }
+    }
+
+    /// The exit code, as `headwater --help` documents it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoFolder(_)
+            | Self::NoHome
+            | Self::UnknownSpace(_)
+            | Self::AmbiguousSpace(_)
+            | Self::NameTaken(_)
+            | Self::BadName(_)
+            | Self::BadTicket(_)
+            | Self::NotHeld(_)
+            | Self::NoPeer(_) => 2,
+            Self::Input(InputError::Line { .. }) | Self::Event(_) | Self::DemoInput { .. } => 3,
+            Self::InUse(_) => 4,
+            Self::Sync { source, .. } if !matches!(**source, SyncError::Store(_)) => 5,
+            Self::Truncated(_) => 6,
+            Self::VerifyFailed(_) | Self::ExportsDiffer => 7,
+            Self::Interrupted => INTERRUPTED,
+            Self::Input(InputError::Read { .. })
+            | Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::NewerFile { .. }
+            | Self::Output(_)
+            | Self::Network(_)
+            | Self::Random(_)
+            | Self::StoreGone(_)
+            | Self::Store(_)
+            | Self::Sync { .. }
+            | Self::Write(_) => 1,
+        }
+    }
+
+    /// Whether the reader of our output has gone: the usual end of `export | head`.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Says it on standard error: as a sentence, or as one JSON object.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if self.is_broken_pipe() {
+            return ExitCode::SUCCESS;
+        }
+        let code = self.exit_code();
+        let text = chain(self);
+        if json {
+            eprintln!(
+                "{}",
+                serde_json::json!({ "error": text, "exit_code": code })
+            );
+        } else {
+            eprintln!("headwater: {text}");
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyOpen { path } => Self::InUse(path),
+            StoreError::NotFound { path } => Self::StoreGone(path),
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// An error and its causes in one line; a cause that is quoted already is not said twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,258 @@
+//! The data folder: what a node owns on disk.
+//!
+//! ```text
+//! DIR/node.key       the endpoint's secret key, hex            0600
+//! DIR/authors.json   label → author's secret key               0600
+//! DIR/spaces.json    names, and the peers tickets told us of   0600
+//! DIR/store.redb     the logs; one process at a time
+//! DIR/lock           held while one of the files above changes
+//! ```
+//!
+//! Invariant: a file is replaced whole (written aside, flushed, renamed, folder flushed) or not
+//! at all, and only under the lock. A key is on disk before anything it signed is.
+
+mod authors;
+mod file;
+mod spaces;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use headwater::{AuthorSecret, DiskStore};
+use iroh::SecretKey;
+
+pub(crate) use self::{
+    authors::AuthorKeys,
+    spaces::{KnownSpace, KnownSpaces, Wanted},
+};
+use crate::error::CliError;
+
+const NODE_KEY: &str = "node.key";
+const STORE: &str = "store.redb";
+
+/// A data folder that exists.
+#[derive(Debug, Clone)]
+pub(crate) struct DataFolder {
+    path: PathBuf,
+}
+
+impl DataFolder {
+    /// The folder to use: the one named, else the user's own.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoHome`] if nothing names a folder.
+    pub(crate) fn locate(named: Option<PathBuf>) -> Result<PathBuf, CliError> {
+        if let Some(path) = named {
+            return Ok(path);
+        }
+        let from = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        from("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .or_else(|| from("HOME").map(|home| PathBuf::from(home).join(".local/share")))
+            .map(|base| base.join("headwater"))
+            .ok_or(CliError::NoHome)
+    }
+
+    /// Opens a folder that `init` made.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoFolder`] if there is none.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, CliError> {
+        if path.join(NODE_KEY).is_file() {
+            Ok(Self { path })
+        } else {
+            Err(CliError::NoFolder(path))
+        }
+    }
+
+    /// Makes a folder, or completes one whose making was interrupted. Whatever is there already
+    /// is kept. Answers whether the node key is new.
+    ///
+    /// # Errors
+    ///
+    /// What was made until then stays; calling it again goes on.
+    pub(crate) fn init(path: PathBuf) -> Result<(Self, bool), CliError> {
+        file::create_private_folder(&path)?;
+        let folder = Self { path };
+        let _lock = folder.lock()?;
+        let key = folder.path.join(NODE_KEY);
+        let fresh = !key.exists();
+        if fresh {
+            // The key comes last: a folder that has one is whole.
+            folder.make_store()?;
+            let secret = AuthorKeys::random_bytes()?;
+            let hex = data_encoding::HEXLOWER.encode(&secret);
+            file::replace(&key, format!("{hex}\n").as_bytes())?;
+        }
+        Ok((folder, fresh))
+    }
+
+    /// Where the folder lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The endpoint's key.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or does not hold a key.
+    pub(crate) fn node_key(&self) -> Result<SecretKey, CliError> {
+        let path = self.path.join(NODE_KEY);
+        let text = fs::read_to_string(&path).map_err(|source| CliError::File {
+            path: path.clone(),
+            source,
+        })?;
+        HEXLOWER_PERMISSIVE
+            .decode(text.trim().as_bytes())
+            .ok()
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .map(|bytes| SecretKey::from_bytes(&bytes))
+            .ok_or_else(|| CliError::Damaged {
+                path,
+                reason: "32 bytes in hex are expected".into(),
+            })
+    }
+
+    /// Opens the store that `init` made.
+    ///
+    /// # Errors
+    ///
+    /// It is missing, another process has it open, or it is damaged, foreign or newer. It is left
+    /// as it is. A missing store is not made anew: its authors would begin their logs again, and
+    /// fork them.
+    pub(crate) fn store(&self) -> Result<DiskStore, CliError> {
+        Ok(DiskStore::open(self.path.join(STORE))?)
+    }
+
+    fn make_store(&self) -> Result<(), CliError> {
+        DiskStore::open_or_create(self.path.join(STORE))?;
+        Ok(())
+    }
+
+    /// The author keys.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or understood; it is left as it is.
+    pub(crate) fn authors(&self) -> Result<AuthorKeys, CliError> {
+        AuthorKeys::read(&self.path)
+    }
+
+    /// The keys of these labels, in their order; missing ones are made and written first.
+    ///
+    /// # Errors
+    ///
+    /// No key was made if the file could not be written.
+    pub(crate) fn author_keys<'a>(
+        &self,
+        labels: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Vec<AuthorSecret>, CliError> {
+        let _lock = self.lock()?;
+        let mut keys = AuthorKeys::read(&self.path)?;
+        let secrets = labels
+            .into_iter()
+            .map(|label| keys.get_or_make(label))
+            .collect::<Result<Vec<_>, _>>()?;
+        keys.write_if_changed(&self.path)?;
+        Ok(secrets)
+    }
+
+    /// The key of one label, made if missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::author_keys`].
+    pub(crate) fn author_key(&self, label: &str) -> Result<AuthorSecret, CliError> {
+        crate::input::check_label(label)?;
+        let mut keys = self.author_keys([label])?;
+        Ok(keys.remove(0))
+    }
+
+    /// The names and peers of spaces.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or understood; it is left as it is.
+    pub(crate) fn spaces(&self) -> Result<KnownSpaces, CliError> {
+        KnownSpaces::read(&self.path)
+    }
+
+    /// Changes the names and peers of spaces.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed.
+    pub(crate) fn change_spaces<T>(
+        &self,
+        change: impl FnOnce(&mut KnownSpaces) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let _lock = self.lock()?;
+        let mut spaces = KnownSpaces::read(&self.path)?;
+        let before = spaces.clone();
+        let answer = change(&mut spaces)?;
+        if spaces != before {
+            spaces.write(&self.path)?;
+        }
+        Ok(answer)
+    }
+
+    fn lock(&self) -> Result<file::Lock, CliError> {
+        file::Lock::take(&self.path.join("lock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_twice_keeps_the_first_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/er");
+        assert!(matches!(
+            DataFolder::open(path.clone()),
+            Err(CliError::NoFolder(_))
+        ));
+        let (folder, fresh) = DataFolder::init(path.clone()).unwrap();
+        assert!(fresh);
+        let node = folder.node_key().unwrap().public();
+        let author = folder.author_key("me").unwrap().id();
+        let (folder, fresh) = DataFolder::init(path).unwrap();
+        assert!(!fresh);
+        assert_eq!(folder.node_key().unwrap().public(), node);
+        assert_eq!(folder.author_key("me").unwrap().id(), author);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn secrets_are_readable_by_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = DataFolder::init(dir.path().join("d")).unwrap();
+        folder.author_key("me").unwrap();
+        for name in ["", "node.key", "authors.json"] {
+            let mode = fs::metadata(folder.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_node_key_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        fs::write(folder.path().join("node.key"), "abc").unwrap();
+        assert!(matches!(folder.node_key(), Err(CliError::Damaged { .. })));
+        DataFolder::init(dir.path().to_owned()).unwrap();
+        assert_eq!(fs::read(folder.path().join("node.key")).unwrap(), b"abc");
+    }
+}

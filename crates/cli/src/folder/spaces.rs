@@ -1,0 +1,272 @@
+//! The spaces this folder knows: a local name, and the peers that tickets told us of.
+
+use std::path::Path;
+
+use headwater::SpaceId;
+use iroh::EndpointAddr;
+use serde::{Deserialize, Serialize};
+
+use super::file;
+use crate::{error::CliError, ticket::SpaceTicket};
+
+const FILE: &str = "spaces.json";
+const VERSION: u32 = 1;
+const MAX_NAME_CHARS: usize = 128;
+/// The digits of an id that name a space nobody has named.
+const DEFAULT_NAME_DIGITS: usize = 10;
+
+/// One space, held or only joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownSpace {
+    pub(crate) id: SpaceId,
+    pub(crate) name: String,
+    /// The last told first.
+    #[serde(default)]
+    pub(crate) peers: Vec<EndpointAddr>,
+}
+
+/// All of them, in the order they came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownSpaces {
+    version: u32,
+    spaces: Vec<KnownSpace>,
+}
+
+impl Default for KnownSpaces {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            spaces: Vec::new(),
+        }
+    }
+}
+
+impl KnownSpaces {
+    pub(super) fn read(folder: &Path) -> Result<Self, CliError> {
+        Ok(file::read_json(&folder.join(FILE), VERSION)?.unwrap_or_default())
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), CliError> {
+        file::write_json(&folder.join(FILE), self)
+    }
+
+    /// Every space.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &KnownSpace> {
+        self.spaces.iter()
+    }
+
+    /// The space with this id.
+    pub(crate) fn get(&self, id: SpaceId) -> Option<&KnownSpace> {
+        self.spaces.iter().find(|space| space.id == id)
+    }
+
+    /// What a user meant by a ticket, an id, a name, or the first digits of an id.
+    ///
+    /// # Errors
+    ///
+    /// Nothing or several things could be meant. A full id or a ticket is always understood.
+    pub(crate) fn resolve(&self, text: &str) -> Result<Wanted, CliError> {
+        let text = text.trim();
+        if let Some(space) = self.spaces.iter().find(|space| space.name == text) {
+            return Ok(Wanted::id(space.id));
+        }
+        if let Ok(id) = text.parse::<SpaceId>() {
+            return Ok(Wanted::id(id));
+        }
+        if looks_like_a_ticket(text) {
+            let ticket = text.parse::<SpaceTicket>().map_err(CliError::BadTicket)?;
+            return Ok(Wanted {
+                id: ticket.space,
+                ticket: Some(ticket),
+            });
+        }
+        let digits = text.to_ascii_lowercase();
+        let mut matches = self
+            .spaces
+            .iter()
+            .filter(|space| digits.len() >= 4 && space.id.to_string().starts_with(&digits));
+        match (matches.next(), matches.next()) {
+            (Some(space), None) => Ok(Wanted::id(space.id)),
+            (Some(_), Some(_)) => Err(CliError::AmbiguousSpace(text.into())),
+            _ => Err(CliError::UnknownSpace(text.into())),
+        }
+    }
+
+    /// Refuses a name that is taken or could be mistaken for an id or a ticket.
+    ///
+    /// # Errors
+    ///
+    /// Says which of the two.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), CliError> {
+        let bad = name.is_empty()
+            || name.trim() != name
+            || name.chars().count() > MAX_NAME_CHARS
+            || name.chars().any(char::is_control)
+            || name.parse::<SpaceId>().is_ok()
+            || looks_like_a_ticket(name);
+        if bad {
+            return Err(CliError::BadName(name.into()));
+        }
+        if self.spaces.iter().any(|space| space.name == name) {
+            return Err(CliError::NameTaken(name.into()));
+        }
+        Ok(())
+    }
+
+    /// Adds a space under a name.
+    ///
+    /// # Errors
+    ///
+    /// The name is refused; nothing has changed.
+    pub(crate) fn add(&mut self, id: SpaceId, name: &str) -> Result<&KnownSpace, CliError> {
+        self.check_name(name)?;
+        self.spaces.push(KnownSpace {
+            id,
+            name: name.into(),
+            peers: Vec::new(),
+        });
+        let index = self.spaces.len() - 1;
+        Ok(&self.spaces[index])
+    }
+
+    /// Remembers what a ticket says; a space already known keeps its name unless a new one is
+    /// given, and its other peers.
+    ///
+    /// # Errors
+    ///
+    /// The name is refused; nothing has changed.
+    pub(crate) fn join(
+        &mut self,
+        ticket: &SpaceTicket,
+        name: Option<&str>,
+    ) -> Result<&KnownSpace, CliError> {
+        let index = match self
+            .spaces
+            .iter()
+            .position(|space| space.id == ticket.space)
+        {
+            Some(index) => {
+                if let Some(name) = name.filter(|name| self.spaces[index].name != *name) {
+                    self.check_name(name)?;
+                    self.spaces[index].name = name.into();
+                }
+                index
+            }
+            None => {
+                let mut digits = ticket.space.to_string();
+                digits.truncate(DEFAULT_NAME_DIGITS);
+                self.add(ticket.space, name.unwrap_or(&digits))?;
+                self.spaces.len() - 1
+            }
+        };
+        let space = &mut self.spaces[index];
+        space.peers.retain(|peer| peer.id != ticket.peer.id);
+        space.peers.insert(0, ticket.peer.clone());
+        Ok(&self.spaces[index])
+    }
+}
+
+/// What a SPACE argument means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) id: SpaceId,
+    /// The ticket, if it was given as one.
+    pub(crate) ticket: Option<SpaceTicket>,
+}
+
+impl Wanted {
+    fn id(id: SpaceId) -> Self {
+        Self { id, ticket: None }
+    }
+}
+
+/// A ticket is long; a name may begin with the same word.
+fn looks_like_a_ticket(text: &str) -> bool {
+    use iroh_tickets::Ticket;
+    text.len() > 80 && text.starts_with(SpaceTicket::KIND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(space: u8, peer: u8) -> SpaceTicket {
+        SpaceTicket {
+            space: SpaceId::from_bytes([space; 32]),
+            peer: EndpointAddr::new(iroh::SecretKey::from_bytes(&[peer; 32]).public()),
+        }
+    }
+
+    #[test]
+    fn a_space_is_found_by_name_id_digits_and_ticket() {
+        let mut spaces = KnownSpaces::default();
+        let id = SpaceId::from_bytes([0xab; 32]);
+        spaces.add(id, "headwater notes").unwrap();
+        let ticket = ticket(0xab, 1);
+        for text in [
+            "headwater notes",
+            &id.to_string(),
+            "abab",
+            "ABABAB",
+            &ticket.to_string(),
+        ] {
+            assert_eq!(spaces.resolve(text).unwrap().id, id, "{text}");
+        }
+        assert_eq!(
+            spaces.resolve(&ticket.to_string()).unwrap().ticket,
+            Some(ticket)
+        );
+        assert!(matches!(
+            spaces.resolve("nope"),
+            Err(CliError::UnknownSpace(_))
+        ));
+        assert!(matches!(
+            spaces.resolve("aba"),
+            Err(CliError::UnknownSpace(_))
+        ));
+        spaces
+            .add(
+                SpaceId::from_bytes(
+                    [0xab, 0xab, 1]
+                        .into_iter()
+                        .chain([0; 29])
+                        .collect::<Vec<_>>()
+                        .try_into()
+                        .unwrap(),
+                ),
+                "x",
+            )
+            .unwrap();
+        assert!(matches!(
+            spaces.resolve("abab"),
+            Err(CliError::AmbiguousSpace(_))
+        ));
+    }
+
+    #[test]
+    fn names_are_unique_and_never_look_like_ids_or_tickets() {
+        let mut spaces = KnownSpaces::default();
+        let id = SpaceId::from_bytes([1; 32]);
+        spaces.add(id, "a").unwrap();
+        assert!(matches!(spaces.add(id, "a"), Err(CliError::NameTaken(_))));
+        for bad in ["", " a", "a\n", &id.to_string(), &ticket(1, 1).to_string()] {
+            assert!(
+                matches!(spaces.add(id, bad), Err(CliError::BadName(_))),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn joining_again_keeps_the_name_and_puts_the_newest_address_first() {
+        let mut spaces = KnownSpaces::default();
+        spaces.join(&ticket(1, 1), Some("n")).unwrap();
+        spaces.join(&ticket(1, 2), None).unwrap();
+        let mut moved = ticket(1, 1);
+        moved.peer = moved.peer.with_ip_addr("127.0.0.1:1".parse().unwrap());
+        let space = spaces.join(&moved, None).unwrap();
+        assert_eq!(space.name, "n");
+        assert_eq!(space.peers, [moved.peer, ticket(1, 2).peer]);
+        assert_eq!(spaces.join(&ticket(2, 1), None).unwrap().name, "0202020202");
+    }
+}

@@ -1,0 +1,177 @@
+//! A node made from a data folder: with a network, or without.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use headwater::{ALPN, AccessPolicy, Headwater, Limits, LogStore, Open};
+use iroh::{Endpoint, EndpointAddr, SecretKey, TransportAddr, endpoint::presets, protocol::Router};
+
+use crate::{error::CliError, folder::DataFolder};
+
+/// How long `serve` waits for a relay before it prints tickets without one.
+const ONLINE_WAIT: Duration = Duration::from_secs(5);
+
+/// Where and how to be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NetOptions {
+    /// Direct addresses only.
+    pub(crate) no_relay: bool,
+    /// The address to listen on; any if `None`.
+    pub(crate) bind: Option<SocketAddr>,
+}
+
+/// Opens the store without a network.
+///
+/// # Errors
+///
+/// The store cannot be opened; it is left as it is.
+pub(crate) fn open_offline(folder: &DataFolder) -> Result<Headwater, CliError> {
+    Ok(Headwater::builder().store(folder.store()?).open())
+}
+
+/// A node that dials, and that answers on the connections it dialled.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    pub(crate) node: Headwater,
+    endpoint: Endpoint,
+}
+
+impl Dialer {
+    /// Opens the store, then the network.
+    ///
+    /// # Errors
+    ///
+    /// One of the two cannot be opened.
+    pub(crate) async fn start(
+        folder: &DataFolder,
+        net: NetOptions,
+        dial_timeout: Duration,
+    ) -> Result<Self, CliError> {
+        let store = folder.store()?;
+        let endpoint = bind(folder.node_key()?, net).await?;
+        let mut limits = Limits::default();
+        limits.dial_timeout = dial_timeout;
+        let node = Headwater::builder()
+            .store(store)
+            .limits(limits)
+            .spawn(endpoint.clone());
+        Ok(Self { node, endpoint })
+    }
+
+    /// Ends everything; what was reported as stored is stored.
+    pub(crate) async fn stop(self) {
+        self.node.shutdown().await;
+        self.endpoint.close().await;
+    }
+}
+
+/// A node that accepts.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) node: Headwater,
+    router: Router,
+    no_relay: bool,
+}
+
+impl Server {
+    /// Opens the store, then the network, and accepts.
+    ///
+    /// # Errors
+    ///
+    /// One of the two cannot be opened.
+    pub(crate) async fn start(
+        folder: &DataFolder,
+        net: NetOptions,
+        policy: impl AccessPolicy,
+    ) -> Result<Self, CliError> {
+        let store: Arc<dyn LogStore> = Arc::new(folder.store()?);
+        let endpoint = bind(folder.node_key()?, net).await?;
+        let node = Headwater::builder()
+            .shared_store(store)
+            .policy(policy)
+            .spawn(endpoint.clone());
+        let router = Router::builder(endpoint).accept(ALPN, node.clone()).spawn();
+        Ok(Self {
+            node,
+            router,
+            no_relay: net.no_relay,
+        })
+    }
+
+    /// Accepts from everybody who knows a space's id.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub(crate) async fn start_open(folder: &DataFolder, net: NetOptions) -> Result<Self, CliError> {
+        Self::start(folder, net, Open).await
+    }
+
+    /// The address for tickets. Waits a little for a relay, if there is to be one.
+    pub(crate) async fn addr(&self) -> EndpointAddr {
+        let endpoint = self.router.endpoint();
+        if !self.no_relay
+            && tokio::time::timeout(ONLINE_WAIT, endpoint.online())
+                .await
+                .is_err()
+        {
+            tracing::warn!("no relay answered; the tickets hold direct addresses alone");
+        }
+        let mut addr = endpoint.addr();
+        if self.no_relay {
+            addr.addrs.extend(loopback_addrs(&endpoint.bound_sockets()));
+        }
+        addr
+    }
+
+    /// Ends everything; what was reported as stored is stored.
+    pub(crate) async fn stop(self) {
+        if let Err(error) = self.router.shutdown().await {
+            tracing::warn!(%error, "a task of the router had failed");
+        }
+        self.node.shutdown().await;
+    }
+}
+
+/// A socket bound to every address is also reached on this machine, network or not.
+fn loopback_addrs(sockets: &[SocketAddr]) -> impl Iterator<Item = TransportAddr> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    sockets
+        .iter()
+        .filter(|socket| socket.ip().is_unspecified())
+        .map(|socket| match socket {
+            SocketAddr::V4(socket) => (Ipv4Addr::LOCALHOST, socket.port()).into(),
+            SocketAddr::V6(socket) => (Ipv6Addr::LOCALHOST, socket.port()).into(),
+        })
+        .map(TransportAddr::Ip)
+}
+
+async fn bind(key: SecretKey, net: NetOptions) -> Result<Endpoint, CliError> {
+    let refused = |error: &dyn std::error::Error| CliError::Network(crate::error::chain(error));
+    let mut builder = if net.no_relay {
+        Endpoint::builder(presets::Minimal)
+    } else {
+        Endpoint::builder(presets::N0)
+    };
+    builder = builder.secret_key(key);
+    if let Some(address) = net.bind {
+        builder = builder
+            .clear_ip_transports()
+            .bind_addr(address)
+            .map_err(|error| refused(&error))?;
+    }
+    builder.bind().await.map_err(|error| refused(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_on_every_address_is_reached_on_loopback_too() {
+        let sockets = ["0.0.0.0:5", "192.0.2.1:6", "[::]:7"].map(|text| text.parse().unwrap());
+        let found: Vec<_> = loopback_addrs(&sockets).collect();
+        let expected =
+            ["127.0.0.1:5", "[::1]:7"].map(|text| TransportAddr::Ip(text.parse().unwrap()));
+        assert_eq!(found, expected);
+    }
+}
