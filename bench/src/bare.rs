@@ -1,0 +1,75 @@
+//! The yardstick: as many bytes over one unidirectional iroh stream, dialing included.
+
+use bytes::Bytes;
+use iroh::{Endpoint, endpoint::presets};
+
+use crate::{
+    Error,
+    sample::{Meter, Sample},
+};
+
+const ALPN: &[u8] = b"headwater/bench/bare";
+
+/// As large as the batches that Headwater aims at.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// An endpoint that speaks on loopback alone.
+pub(crate) async fn loopback_endpoint(alpns: Vec<Vec<u8>>) -> Result<Endpoint, Error> {
+    Ok(Endpoint::builder(presets::Minimal)
+        .alpns(alpns)
+        .clear_ip_transports()
+        .bind_addr("127.0.0.1:0")?
+        .bind()
+        .await?)
+}
+
+/// Moves `total` bytes from one endpoint to another, from the dial to the last byte read.
+pub(crate) async fn measure(total: u64) -> Result<Sample, Error> {
+    let sender = loopback_endpoint(vec![ALPN.to_vec()]).await?;
+    let receiver = loopback_endpoint(vec![]).await?;
+    let sender_addr = sender.addr();
+
+    let serve = tokio::spawn({
+        let sender = sender.clone();
+        async move {
+            let incoming = sender.accept().await.ok_or("the endpoint was closed")?;
+            let connection = incoming.await?;
+            let mut stream = connection.open_uni().await?;
+            let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
+            let mut left = total;
+            while left > 0 {
+                let take = left.min(CHUNK_BYTES as u64);
+                // At most CHUNK_BYTES, so it fits a usize.
+                stream.write_chunk(chunk.slice(..take as usize)).await?;
+                left -= take;
+            }
+            stream.finish()?;
+            connection.closed().await;
+            Ok::<_, Error>(())
+        }
+    });
+
+    let meter = Meter::start();
+    let connection = receiver.connect(sender_addr, ALPN).await?;
+    let mut stream = connection.accept_uni().await?;
+    let mut received = 0u64;
+    while let Some(chunk) = stream.read_chunk(CHUNK_BYTES).await? {
+        received += chunk.len() as u64;
+    }
+    let (wall, cpu) = meter.stop();
+    connection.close(0u32.into(), b"done");
+    serve.await??;
+    if received != total {
+        return Err(format!("received {received} of {total} bytes").into());
+    }
+    receiver.close().await;
+    sender.close().await;
+    Ok(Sample {
+        events: 0,
+        payload_bytes: total,
+        wall,
+        cpu,
+        wire_bytes: total,
+        file_bytes: None,
+    })
+}

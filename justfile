@@ -1,0 +1,108 @@
+# The commands of this repository. Each check is spelled here and nowhere else; `.ci/run` calls these.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Every test of the workspace, doc tests first. Uses nextest where it is installed.
+test:
+    cargo test --workspace --doc --quiet
+    if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace --lib --bins --tests --examples; fi
+
+# The long version: many more property cases and simulator seeds, then the two long shows.
+test-full:
+    PROPTEST_CASES=4096 just test
+    just sim 2000
+    just kill-puller
+    just show-large
+
+# Fail if a file is not formatted.
+fmt:
+    cargo fmt --all --check
+    cargo fmt --manifest-path bench/Cargo.toml --check
+
+# Lints, warnings denied, on every target and on the feature sets that differ.
+clippy:
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    cargo clippy -p headwater-store --lib -- -D warnings
+
+# The API documentation, warnings denied.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib
+
+# Both sync sessions against each other on a simulated network; the same seeds give the same run.
+sim seeds="64":
+    HEADWATER_SEEDS={{seeds}} cargo test -p headwater-proto --test sim
+
+# `headwater-wire` and `headwater-proto` run in a browser: build them for wasm, or check what they link.
+wasm:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    target=wasm32-unknown-unknown
+    if [ -d "$(rustc --print target-libdir --target "$target")" ]; then
+        cargo build -p headwater-wire -p headwater-proto --target "$target"
+    else
+        echo "$target is not installed: checking the dependencies only"
+    fi
+    for crate in headwater-wire headwater-proto; do
+        linked=$(cargo tree -p "$crate" --target "$target" -e normal --prefix none --format '{p}')
+        for unwanted in tokio iroh mio; do
+            if grep -E "^$unwanted(-[a-z]+)* v" <<<"$linked"; then
+                echo "$crate must not depend on $unwanted" >&2
+                exit 1
+            fi
+        done
+        echo "$crate: neither tokio, iroh nor mio among $(sort -u <<<"$linked" | wc -l) crates"
+    done
+
+# cli ─▶ gossip ─▶ headwater ─▶ store ─▶ proto ─▶ wire: no crate may depend on one to its left.
+layers:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    order=(headwater-wire headwater-proto headwater-store headwater headwater-gossip headwater-cli)
+    known=("${order[@]}" headwater-examples headwater-tests)
+    failed=0
+    below=" "
+    for crate in "${order[@]}"; do
+        linked=$(cargo tree -p "$crate" -e normal,build,dev --depth 1 --prefix none --format '{p}' | awk '{print $1}' | sort -u)
+        for other in "${known[@]}"; do
+            [ "$other" = "$crate" ] && continue
+            if grep -qx "$other" <<<"$linked" && [[ "$below" != *" $other "* ]]; then
+                echo "$crate must not depend on $other" >&2
+                failed=1
+            fi
+        done
+        below+="$crate "
+        echo "$crate ─▶ $(grep '^headwater' <<<"$linked" | grep -vx "$crate" | paste -sd' ' || true)"
+    done
+    if cargo tree -p headwater-store -e normal --prefix none --format '{p}' | grep -E '^iroh(-[a-z]+)* v'; then
+        echo "headwater-store must not depend on iroh" >&2
+        failed=1
+    fi
+    exit "$failed"
+
+# The main job: two nodes, durable stores, real QUIC, the git history of this repository.
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# Kill the puller with SIGKILL ten times in mid sync, then let it finish and compare.
+kill-puller *args:
+    bash scripts/kill-puller.sh {{args}}
+
+# 100,000 events by 100 authors, by one author and by 10,000 authors: both exports identical, `verify` passes.
+show-large *args:
+    bash scripts/show-large.sh {{args}}
+
+# Headwater beside a bare iroh stream that moves as many payload bytes, in one run. `just bench-sync --help`.
+bench-sync *args:
+    cd bench && cargo run --release --bin sync -- {{args}}
+
+# Licences, advisories, duplicate and foreign sources (needs cargo-deny; not part of `ci`: it is slow to install).
+deny:
+    cargo deny check
+
+# What `.ci/run` checks, cheap checks first.
+ci: fmt layers wasm clippy docs test sim
+    cd bench && cargo clippy --all-targets -- -D warnings

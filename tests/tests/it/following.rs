@@ -1,0 +1,311 @@
+//! Live syncs, subscriptions, and shutting down.
+
+use std::collections::HashMap;
+
+use headwater::{
+    AuthorId, DiskStore, Event, Headwater, LiveEnding, MemoryStore, SubscribeFrom, Subscription,
+    SubscriptionItem, SyncOptions, WriteError,
+};
+use n0_future::StreamExt;
+
+use crate::{
+    gate::GatedStore,
+    nodes::{Node, assert_equal, author, drafts, filled, seq_of, write},
+};
+
+async fn next_event(subscription: &mut Subscription) -> Event {
+    loop {
+        match subscription
+            .next()
+            .await
+            .expect("goes on")
+            .expect("readable")
+        {
+            SubscriptionItem::Event(event) => return event,
+            _ => continue,
+        }
+    }
+}
+
+/// Checks that events come in the order of their logs, none twice, none left out.
+#[derive(Debug, Default)]
+struct Order(HashMap<AuthorId, u64>);
+
+impl Order {
+    fn follows(&mut self, event: &Event) {
+        let seq = self.0.entry(event.header.author).or_default();
+        assert_eq!(event.header.seq, *seq + 1, "one after the other");
+        *seq += 1;
+    }
+}
+
+#[tokio::test]
+async fn events_appended_after_the_history_reach_a_live_sync() {
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 3, 20).await;
+    let pulled = puller.space(space.id());
+
+    let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    let history = sync.history().await.expect("history");
+    assert_eq!(history.events, 61);
+    let mut live = pulled.subscribe(SubscribeFrom::Now);
+    for number in 0..50 {
+        let secret = author(1 + number % 7);
+        let appended = space
+            .append(&secret, drafts("live", 1).remove(0))
+            .await
+            .expect("appended");
+        let event = next_event(&mut live).await;
+        assert_eq!(event.to_ref(), appended);
+    }
+
+    sync.stop();
+    let report = sync.await.expect("ended in order");
+    assert_eq!(report.events, 61 + 50);
+    assert_eq!(report.live_end, Some(LiveEnding::Closed));
+    assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_falls_between_history_and_live() {
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 5, 2000).await;
+    let pulled = puller.space(space.id());
+
+    let writing = {
+        let space = space.clone();
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                write(&space, 3, "meanwhile", 1).await;
+            }
+        })
+    };
+    let mut everything = pulled.subscribe(SubscribeFrom::Start);
+    let sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    let mut order = Order::default();
+    for _ in 0..10_001 + 200 {
+        order.follows(&next_event(&mut everything).await);
+    }
+
+    writing.await.expect("wrote");
+    sync.stop();
+    sync.await.expect("ended in order");
+    assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_live_sync_is_asked_back_for_what_the_peer_lacks() {
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 2, 10).await;
+    let pulled = puller.space(space.id());
+    pulled.sync_with(source.addr()).await.expect("synced");
+    write(&pulled, 9, "only here", 30).await;
+    let mut arriving = space.subscribe(SubscribeFrom::Now);
+
+    let sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    let mut order = Order::default();
+    for _ in 0..30 {
+        order.follows(&next_event(&mut arriving).await);
+    }
+
+    sync.stop();
+    // Stopped before or after the history was over: both are fine here.
+    sync.await.ok();
+    assert_equal(&pulled, &space).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_live_reader_that_falls_too_far_behind_is_told_how_much_it_missed() {
+    let mut limits = headwater::Limits::default();
+    limits.live_backlog_events = 100;
+    let source = Node::build(Headwater::builder().limits(limits)).await;
+    let puller = Node::spawn().await;
+    let space = filled(&source.headwater, 1, 1).await;
+    let pulled = puller.space(space.id());
+    let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    sync.history().await.expect("history");
+
+    // One commit above the limit: it can only be announced as missed.
+    write(&space, 1, "a flood", 101).await;
+
+    let report = sync.await.expect("an end that is no failure");
+    assert_eq!(report.live_end, Some(LiveEnding::Lagged { missed: 101 }));
+    pulled.sync_with(source.addr()).await.expect("goes on");
+    assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_subscription_yields_history_then_caught_up_then_live() {
+    let node = Headwater::builder().open();
+    let space = filled(&node, 3, 4).await;
+    let mut subscription = space.subscribe(SubscribeFrom::Start);
+    let mut order = Order::default();
+    for _ in 0..13 {
+        order.follows(&next_event(&mut subscription).await);
+    }
+    let next = subscription.next().await.expect("goes on");
+    assert_eq!(next.expect("readable"), SubscriptionItem::CaughtUp);
+
+    write(&space, 2, "live", 2).await;
+    for _ in 0..2 {
+        order.follows(&next_event(&mut subscription).await);
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_loses_nothing() {
+    let mut limits = headwater::Limits::default();
+    limits.read_ahead_bytes = 1024;
+    let node = Headwater::builder().limits(limits).open();
+    let space = filled(&node, 0, 0).await;
+    let mut subscription = space.subscribe(SubscribeFrom::Now);
+
+    for round in 0..100 {
+        for number in 1..=5 {
+            write(&space, number, "much", 10 + round % 3).await;
+        }
+    }
+    let total = space
+        .summary()
+        .await
+        .expect("summary")
+        .expect("held")
+        .events
+        - 1;
+    let mut order = Order::default();
+    for _ in 0..total {
+        order.follows(&next_event(&mut subscription).await);
+    }
+    assert_eq!(order.0.values().sum::<u64>(), total);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_whole_or_not_at_all() {
+    let node = Headwater::builder().open();
+    let space = filled(&node, 1, 1).await;
+    let too_large = vec![0; 2 * 1024 * 1024];
+    let mut bad = drafts("fine", 3);
+    bad.push(headwater::EventDraft::new(16, 0, too_large));
+
+    let refused = space
+        .import(vec![(author(1), drafts("fine", 3)), (author(2), bad)])
+        .await;
+
+    assert!(matches!(refused, Err(WriteError::Draft(_))), "{refused:?}");
+    assert_eq!(seq_of(&space, author(1).id()).await, 1);
+    assert_eq!(seq_of(&space, author(2).id()).await, 0);
+    let unknown = node.space(headwater::SpaceId::from_bytes([3; 32]));
+    let refused = unknown.append_batch(&author(1), drafts("x", 1)).await;
+    assert!(matches!(refused, Err(WriteError::UnknownSpace { .. })));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_made_at_once_share_commits() {
+    let (store, gate) = GatedStore::new(MemoryStore::new(), 1);
+    let node = Headwater::builder().store(store).open();
+    let space = node.create_space(&author(0)).await.expect("created");
+    let appends: Vec<_> = (0..100)
+        .map(|number| {
+            let space = space.clone();
+            tokio::spawn(async move {
+                let secret = author(number % 10);
+                space.append(&secret, drafts("at once", 1).remove(0)).await
+            })
+        })
+        .collect();
+    gate.reached().await;
+    gate.open();
+    for append in appends {
+        append.await.expect("ran").expect("appended");
+    }
+    let metrics = node.metrics();
+    assert_eq!(metrics.events_stored.get(), 101);
+    assert!(
+        metrics.commits.get() < 50,
+        "{} commits",
+        metrics.commits.get()
+    );
+    assert!(space.verify(|_| ()).await.expect("checked").is_sound());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_loses_nothing_that_was_reported_as_stored() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("store");
+    let (store, gate) = GatedStore::new(DiskStore::create(&path).expect("store"), 1);
+    let node = Node::build(Headwater::builder().store(store)).await;
+    let space = node.headwater.create_space(&author(0)).await;
+    let space = space.expect("created");
+    let id = space.id();
+    let appends: Vec<_> = (0..200)
+        .map(|number| {
+            let space = space.clone();
+            tokio::spawn(async move {
+                let secret = author(number % 20);
+                space.append(&secret, drafts("late", 1).remove(0)).await
+            })
+        })
+        .collect();
+    drop(space);
+
+    gate.reached().await;
+    let shutdown = tokio::spawn(node.shutdown());
+    gate.open();
+    let mut stored = Vec::new();
+    for append in appends {
+        match append.await.expect("ran") {
+            Ok(event) => stored.push(event),
+            Err(error) => assert!(matches!(error, WriteError::ShuttingDown), "{error}"),
+        }
+    }
+    shutdown.await.expect("shut down");
+
+    let again = Headwater::builder()
+        .store(DiskStore::open(&path).expect("opens again"))
+        .open();
+    let space = again.space(id);
+    for event in stored {
+        let held = space
+            .event(event.author, event.seq)
+            .await
+            .expect("readable");
+        assert_eq!(held.map(|event| event.to_ref()), Some(event));
+    }
+    assert!(space.verify(|_| ()).await.expect("checked").is_sound());
+}
+
+#[tokio::test]
+async fn a_node_that_shuts_down_ends_its_syncs_and_says_why() {
+    let source = Node::spawn().await;
+    let puller = Node::spawn().await;
+    let space = filled(&source.headwater, 2, 5).await;
+    let pulled = puller.space(space.id());
+    let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    sync.history().await.expect("history");
+
+    source.shutdown().await;
+
+    let ended = sync.await;
+    let text = format!("{ended:?}");
+    assert!(text.contains("ShuttingDown"), "{text}");
+    assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    let late = pulled
+        .sync_with(iroh::SecretKey::from_bytes(&[1; 32]).public())
+        .await;
+    assert!(late.is_err());
+    let late = pulled.append(&author(1), drafts("late", 1).remove(0)).await;
+    assert!(matches!(late, Err(WriteError::ShuttingDown)));
+}

@@ -1,0 +1,764 @@
+//! Peers that break the rules, on raw streams: each ends its own sync with a named error and a
+//! close code, changes nothing that is stored, and leaves the node serving others.
+
+use bytes::Bytes;
+use headwater::{
+    ALPN, AuthorHead, AuthorId, Blame, CloseCode, EventDraft, Headwater, SessionError, Space,
+    SpaceId, SyncError,
+    wire::{
+        Budget, Clock, ClockEntry, EventId, FrameDecoder, HeadsChunk, HeadsDigest, Message,
+        PlanTotals, Run, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2, sign_genesis,
+        sign_runs,
+    },
+};
+use iroh::{
+    Endpoint,
+    endpoint::{Connection, ConnectionError, ReadError, RecvStream, SendStream},
+    protocol::{AcceptError, ProtocolHandler, Router},
+};
+use tokio::sync::mpsc;
+
+use crate::nodes::{Node, assert_equal, author, contents, drafts, endpoint, endpoint_of, filled};
+
+/// How a peer's stream ended for the one who broke the rules.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Ending {
+    /// In order.
+    Finished,
+    Reset(CloseCode),
+    Closed(CloseCode),
+}
+
+fn code(code: u64) -> CloseCode {
+    CloseCode::from_code(code).expect("a code of ours")
+}
+
+async fn ending(recv: &mut RecvStream) -> Ending {
+    loop {
+        match recv.read_chunk(usize::MAX).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ending::Finished,
+            Err(ReadError::Reset(reason)) => return Ending::Reset(code(reason.into_inner())),
+            Err(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close))) => {
+                return Ending::Closed(code(close.error_code.into_inner()));
+            }
+            Err(error) => panic!("neither reset nor closed: {error}"),
+        }
+    }
+}
+
+fn frames(messages: impl IntoIterator<Item = Message>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for message in messages {
+        for chunk in message.encode_frame().expect("fits") {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    bytes
+}
+
+fn request(space: SpaceId, clock: Clock) -> Message {
+    Message::SyncRequestV2(SyncRequestV2 {
+        request_id: 7,
+        space,
+        clock,
+        filter: SyncFilter::default(),
+        budget: Budget::default(),
+        live: false,
+    })
+}
+
+fn chunk(request_id: u64, heads: Vec<ClockEntry>) -> Message {
+    Message::HeadsChunk(HeadsChunk {
+        request_id,
+        heads,
+        last: true,
+    })
+}
+
+fn entry(author: AuthorId, seq: u64) -> ClockEntry {
+    ClockEntry {
+        author,
+        head: AuthorHead {
+            seq,
+            id: EventId::from_bytes([4; 32]),
+        },
+        forked: false,
+    }
+}
+
+/// Opens a stream, writes these bytes, ends or not, and says what came of it.
+async fn attack(node: &Node, bytes: &[u8], finish: bool) -> Ending {
+    let attacker = endpoint().await;
+    let connection = attacker
+        .connect(node.addr(), ALPN)
+        .await
+        .expect("connected");
+    let (mut send, mut recv) = connection.open_bi().await.expect("stream");
+    // A victim that has seen enough may stop the stream before all is written.
+    send.write_all(bytes).await.ok();
+    if finish {
+        send.finish().ok();
+    }
+    let ending = ending(&mut recv).await;
+    connection.close(0u32.into(), b"");
+    attacker.close().await;
+    ending
+}
+
+/// The node still holds what it held, and serves it.
+async fn assert_unharmed(node: &Node, space: &Space) {
+    let honest = Headwater::builder().spawn(endpoint().await);
+    let pulled = honest.space(space.id());
+    pulled.sync_with(node.addr()).await.expect("served");
+    assert_equal(space, &pulled).await;
+    honest.shutdown().await;
+}
+
+#[tokio::test]
+async fn hostile_requesters_are_told_why_and_others_are_served_on() {
+    let node = Node::spawn().await;
+    let space = filled(&node.headwater, 5, 5).await;
+    let id = space.id();
+    let mut authors: Vec<_> = (1..=3).map(|number| author(number).id()).collect();
+    authors.sort();
+    let [low, middle, high] = authors[..] else {
+        unreachable!("three authors")
+    };
+    let owner = author(0).id();
+    let whole = frames([request(id, Clock::Heads), chunk(7, Vec::new())]);
+    let clock = |heads: Vec<ClockEntry>| frames([request(id, Clock::Heads), chunk(7, heads)]);
+    let with = |more: &[u8]| [&frames([request(id, Clock::Heads)])[..], more].concat();
+
+    let malformed = Ending::Closed(CloseCode::Malformed);
+    let violation = Ending::Closed(CloseCode::ProtocolViolation);
+    let cases: Vec<(&str, Vec<u8>, bool, Ending)> = vec![
+        ("nothing", vec![], true, Ending::Reset(CloseCode::Truncated)),
+        (
+            "half a request",
+            whole[..20].to_vec(),
+            true,
+            Ending::Reset(CloseCode::Truncated),
+        ),
+        (
+            "a request cut in its second frame",
+            whole[..whole.len() - 1].to_vec(),
+            true,
+            Ending::Reset(CloseCode::Truncated),
+        ),
+        ("a length of 2^32 - 1", vec![255; 4], false, malformed),
+        (
+            "a length just above the limit",
+            vec![0, 0x11, 0, 1],
+            false,
+            malformed,
+        ),
+        ("an empty frame", vec![0; 4], false, malformed),
+        (
+            "an unknown message",
+            vec![0, 0, 0, 1, 90],
+            false,
+            Ending::Reset(CloseCode::Unsupported),
+        ),
+        (
+            "a byte too many in a frame",
+            {
+                let mut longer = frames([request(id, Clock::Heads)]);
+                longer.push(0);
+                longer[3] += 1;
+                longer
+            },
+            false,
+            malformed,
+        ),
+        (
+            "heads before a request",
+            frames([chunk(7, Vec::new())]),
+            false,
+            violation,
+        ),
+        (
+            "two requests",
+            with(&frames([request(id, Clock::Heads)])),
+            false,
+            violation,
+        ),
+        (
+            "a responder's message",
+            with(&frames([Message::SyncBatchV2(SyncBatchV2 {
+                request_id: 7,
+                more: false,
+                runs: vec![],
+            })])),
+            false,
+            violation,
+        ),
+        (
+            "another request's heads",
+            with(&frames([chunk(8, Vec::new())])),
+            false,
+            violation,
+        ),
+        (
+            "unsorted heads",
+            clock(vec![entry(owner, 1), entry(high, 1), entry(low, 1)]),
+            false,
+            violation,
+        ),
+        (
+            "an author stated twice",
+            clock(vec![
+                entry(owner, 1),
+                entry(low, 1),
+                entry(middle, 1),
+                entry(middle, 1),
+            ]),
+            false,
+            violation,
+        ),
+        (
+            "an unknown space",
+            frames([
+                request(SpaceId::from_bytes([8; 32]), Clock::Heads),
+                chunk(7, Vec::new()),
+            ]),
+            false,
+            Ending::Reset(CloseCode::Refused),
+        ),
+    ];
+    for (what, bytes, finish, expected) in cases {
+        assert_eq!(attack(&node, &bytes, finish).await, expected, "{what}");
+    }
+    assert_unharmed(&node, &space).await;
+    assert!(node.headwater.metrics().peer_faults.get() > 8);
+    assert_eq!(node.headwater.metrics().panics.get(), 0);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn random_bytes_end_a_stream_and_nothing_else() {
+    let node = Node::spawn().await;
+    let space = filled(&node.headwater, 2, 2).await;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..60 {
+        let mut bytes: Vec<u8> = (0..200)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        if round % 2 == 0 {
+            // A plausible length and a known tag.
+            bytes[..4].copy_from_slice(&100u32.to_be_bytes());
+            bytes[4] = 1 + round % 16;
+        }
+        let ending = attack(&node, &bytes, true).await;
+        assert_ne!(ending, Ending::Finished, "round {round}");
+    }
+    assert_unharmed(&node, &space).await;
+    assert_eq!(node.headwater.metrics().panics.get(), 0);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_peer_killed_in_mid_sync_again_and_again_is_served_when_it_comes_back() {
+    let node = Node::spawn().await;
+    let space = filled(&node.headwater, 0, 0).await;
+    // More than a stream's window, so that serving it cannot end unread.
+    for number in 1..=4 {
+        let large = (0..1000).map(|at| EventDraft::new(16, at, vec![number as u8; 1000]));
+        let appended = space.append_batch(&author(number), large.collect()).await;
+        appended.expect("appended");
+    }
+    let key = iroh::SecretKey::from_bytes(&[42; 32]);
+    let bytes = frames([request(space.id(), Clock::Heads), chunk(7, Vec::new())]);
+    let mut killed = Vec::new();
+    for _ in 0..5 {
+        let peer = endpoint_of(key.clone()).await;
+        let connection = peer.connect(node.addr(), ALPN).await.expect("connected");
+        let (mut send, mut recv) = connection.open_bi().await.expect("stream");
+        send.write_all(&bytes).await.expect("written");
+        let begun = recv.read_chunk(1).await.expect("served");
+        assert!(begun.is_some());
+        // Neither closed nor read on: what a node looks like that was killed.
+        killed.push((peer, connection, send, recv));
+    }
+
+    let again = Headwater::builder().spawn(endpoint_of(key).await);
+    let pulled = again.space(space.id());
+    pulled.sync_with(node.addr()).await.expect("served");
+    assert_equal(&space, &pulled).await;
+    again.shutdown().await;
+    drop(killed);
+    node.shutdown().await;
+}
+
+/// What a hostile responder does after it has read the request.
+#[derive(Debug, Clone)]
+enum Trick {
+    /// Says this, and waits.
+    Say(Vec<u8>),
+    /// Says this, and ends its stream.
+    SayAndEnd(Vec<u8>),
+    /// Says this, and is gone.
+    SayAndVanish(Vec<u8>),
+}
+
+/// A responder that answers every request with one trick, and reports how each ended for it.
+#[derive(Debug)]
+struct Hostile {
+    trick: Trick,
+    endings: mpsc::UnboundedSender<Ending>,
+}
+
+impl ProtocolHandler for Hostile {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let (mut send, mut recv) = connection.accept_bi().await?;
+        let said = read_request(&mut recv).await;
+        assert!(matches!(said, Message::SyncRequestV2(_)));
+        let ending = self.play(&connection, &mut send, &mut recv).await;
+        self.endings.send(ending).ok();
+        connection.closed().await;
+        Ok(())
+    }
+}
+
+impl Hostile {
+    async fn play(
+        &self,
+        connection: &Connection,
+        send: &mut SendStream,
+        recv: &mut RecvStream,
+    ) -> Ending {
+        match &self.trick {
+            Trick::Say(bytes) => {
+                send.write_all(bytes).await.ok();
+                ending(recv).await
+            }
+            Trick::SayAndEnd(bytes) => {
+                send.write_all(bytes).await.ok();
+                send.finish().ok();
+                ending(recv).await
+            }
+            Trick::SayAndVanish(bytes) => {
+                send.write_all(bytes).await.ok();
+                connection.close(99u32.into(), b"");
+                Ending::Finished
+            }
+        }
+    }
+}
+
+async fn read_request(recv: &mut RecvStream) -> Message {
+    let mut decoder = FrameDecoder::new();
+    loop {
+        if let Some(frame) = decoder.next_frame().expect("a frame") {
+            return Message::decode_body(frame)
+                .expect("a message")
+                .expect("known");
+        }
+        let chunk = recv.read_chunk(usize::MAX).await.expect("readable");
+        decoder.push(&chunk.expect("a request"));
+    }
+}
+
+/// A space as its owner signed it: genesis and some events, one run each.
+struct Logs {
+    space: SpaceId,
+    genesis: Run,
+    /// Runs of author 1, each going on from the one before.
+    runs: Vec<Run>,
+}
+
+fn logs() -> Logs {
+    let genesis = sign_genesis(&author(0), [5; 16], 1);
+    let space = genesis.space();
+    let mut runs = Vec::new();
+    let mut base = None;
+    for batch in 0..3 {
+        let drafts = drafts(&format!("batch {batch}"), 4);
+        let signed = sign_runs(&space, &author(1), base, drafts).expect("signed");
+        base = signed.last().map(|run| run.head());
+        runs.extend(signed.into_iter().map(|run| run.into_run()));
+    }
+    Logs {
+        space,
+        genesis: genesis.into_run(),
+        runs,
+    }
+}
+
+fn plan(segment: Segment, authors: u64, events: u64) -> Message {
+    Message::SyncPlan(SyncPlan {
+        request_id: 1,
+        segment,
+        totals: PlanTotals {
+            authors,
+            events,
+            payload_bytes: 10_000,
+        },
+        rest: PlanTotals::default(),
+    })
+}
+
+fn batch(more: bool, runs: &[&Run]) -> Message {
+    raw_batch(
+        more,
+        runs.iter().map(|run| run.as_bytes().clone()).collect(),
+    )
+}
+
+fn raw_batch(more: bool, runs: Vec<Bytes>) -> Message {
+    Message::SyncBatchV2(SyncBatchV2 {
+        request_id: 1,
+        more,
+        runs,
+    })
+}
+
+/// The genesis as an honest responder serves it, and then this.
+fn after_genesis(logs: &Logs, messages: impl IntoIterator<Item = Message>) -> Vec<u8> {
+    let honest = [plan(Segment::Owner, 1, 1), batch(true, &[&logs.genesis])];
+    frames(honest.into_iter().chain(messages))
+}
+
+fn last_segment(runs: &[&Run]) -> [Message; 2] {
+    let events = runs.iter().map(|run| run.event_count() as u64).sum();
+    [plan(Segment::Last, 1, events), batch(false, runs)]
+}
+
+struct Outcome {
+    error: SyncError,
+    ending: Ending,
+    stored: usize,
+}
+
+/// Lets a fresh node pull from a hostile one, then from an honest one.
+async fn pull_from(space: SpaceId, trick: Trick) -> Outcome {
+    let (endings, mut ended) = mpsc::unbounded_channel();
+    let hostile: Endpoint = endpoint().await;
+    let router = Router::builder(hostile)
+        .accept(ALPN, Hostile { trick, endings })
+        .spawn();
+    let victim = Node::spawn().await;
+    let pulled = victim.space(space);
+
+    let result = pulled.sync_with(router.endpoint().addr()).await;
+    let error = result.expect_err("refused");
+    let ending = ended.recv().await.expect("ended");
+    let stored = contents(&pulled).await.len();
+    if stored > 0 {
+        assert!(pulled.verify(|_| ()).await.expect("checked").is_sound());
+    }
+
+    // The victim goes on working with others.
+    let honest = Node::spawn().await;
+    let other = filled(&honest.headwater, 2, 2).await;
+    let also = victim.space(other.id());
+    also.sync_with(honest.addr()).await.expect("synced");
+    assert_equal(&other, &also).await;
+    assert_eq!(victim.headwater.metrics().panics.get(), 0);
+    honest.shutdown().await;
+    victim.shutdown().await;
+    router.shutdown().await.expect("router");
+    Outcome {
+        error,
+        ending,
+        stored,
+    }
+}
+
+fn session_error(outcome: &Outcome) -> &SessionError {
+    match &outcome.error {
+        SyncError::Session(error) => error,
+        other => panic!("not a session's error: {other}"),
+    }
+}
+
+/// Expects an error of this kind, told with this code, and only the genesis stored at most.
+async fn expect_refused(
+    what: &str,
+    logs: &Logs,
+    bytes: Vec<u8>,
+    expected: Ending,
+    is_expected: impl Fn(&SessionError) -> bool,
+) {
+    let outcome = pull_from(logs.space, Trick::Say(bytes)).await;
+    let error = session_error(&outcome);
+    assert!(is_expected(error), "{what}: {error:?}");
+    assert_eq!(outcome.ending, expected, "{what}: {error}");
+    assert_eq!(outcome.error.blame(), Blame::Peer, "{what}");
+    assert!(
+        outcome.stored <= 1,
+        "{what}: {} events stored",
+        outcome.stored
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_signature_is_refused_before_anything_is_stored() {
+    let logs = logs();
+    let mut bytes = logs.runs[0].as_bytes().to_vec();
+    *bytes.last_mut().expect("a signature") ^= 1;
+    let forged = [
+        plan(Segment::Last, 1, 4),
+        raw_batch(false, vec![bytes.into()]),
+    ];
+    expect_refused(
+        "wrong signature",
+        &logs,
+        after_genesis(&logs, forged),
+        Ending::Closed(CloseCode::InvalidRun),
+        |error| matches!(error, SessionError::InvalidRun(_)),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn runs_of_another_space_author_or_place_are_refused() {
+    let logs = logs();
+    let elsewhere = sign_runs(
+        &SpaceId::from_bytes([6; 32]),
+        &author(1),
+        None,
+        drafts("elsewhere", 4),
+    )
+    .expect("signed")
+    .remove(0)
+    .into_run();
+    let invalid = Ending::Closed(CloseCode::InvalidRun);
+
+    expect_refused(
+        "another space's run",
+        &logs,
+        after_genesis(&logs, last_segment(&[&elsewhere])),
+        invalid,
+        |error| matches!(error, SessionError::InvalidRun(_)),
+    )
+    .await;
+    expect_refused(
+        "a run with a gap before it",
+        &logs,
+        after_genesis(&logs, last_segment(&[&logs.runs[1]])),
+        invalid,
+        |error| {
+            matches!(
+                error,
+                SessionError::NotContiguous {
+                    expected: 1,
+                    found: 5,
+                    ..
+                }
+            )
+        },
+    )
+    .await;
+    expect_refused(
+        "a run with a gap inside",
+        &logs,
+        after_genesis(&logs, last_segment(&[&logs.runs[0], &logs.runs[2]])),
+        invalid,
+        |error| {
+            matches!(
+                error,
+                SessionError::NotContiguous {
+                    expected: 5,
+                    found: 9,
+                    ..
+                }
+            )
+        },
+    )
+    .await;
+    expect_refused(
+        "another author's run in the owner's segment",
+        &logs,
+        frames([plan(Segment::Owner, 1, 4), batch(true, &[&logs.runs[0]])]),
+        invalid,
+        |error| matches!(error, SessionError::RunRefused { .. }),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_whose_prev_is_not_what_came_before_is_refused() {
+    let logs = logs();
+    let false_base = AuthorHead {
+        seq: 4,
+        id: EventId::from_bytes([3; 32]),
+    };
+    let other = sign_runs(
+        &logs.space,
+        &author(1),
+        Some(false_base),
+        drafts("other", 4),
+    )
+    .expect("signed")
+    .remove(0)
+    .into_run();
+    let bytes = after_genesis(&logs, last_segment(&[&logs.runs[0], &other]));
+    let outcome = pull_from(logs.space, Trick::SayAndEnd(bytes)).await;
+    // Signed by its author, so the author forked: that is no fault of the peer, and the log
+    // stays what it was. The peer's own account of the sync then never comes.
+    assert!(outcome.stored <= 5, "{} stored", outcome.stored);
+}
+
+#[tokio::test]
+async fn broken_promises_and_foreign_answers_are_refused() {
+    let logs = logs();
+    let violation = Ending::Closed(CloseCode::ProtocolViolation);
+    let foreign = Message::SyncPlan(SyncPlan {
+        request_id: 2,
+        segment: Segment::Owner,
+        totals: PlanTotals::default(),
+        rest: PlanTotals::default(),
+    });
+    expect_refused(
+        "a plan for another request",
+        &logs,
+        frames([foreign]),
+        violation,
+        |error| {
+            matches!(
+                error,
+                SessionError::WrongRequest {
+                    expected: 1,
+                    found: 2
+                }
+            )
+        },
+    )
+    .await;
+    expect_refused(
+        "a batch without a plan",
+        &logs,
+        frames([batch(true, &[&logs.genesis])]),
+        violation,
+        |error| matches!(error, SessionError::OutOfPhase { .. }),
+    )
+    .await;
+    expect_refused(
+        "an empty batch that promises more",
+        &logs,
+        frames([plan(Segment::Owner, 1, 1), batch(true, &[])]),
+        violation,
+        |error| matches!(error, SessionError::EmptyBatch),
+    )
+    .await;
+    expect_refused(
+        "more events than planned",
+        &logs,
+        after_genesis(
+            &logs,
+            [plan(Segment::Last, 1, 3), batch(false, &[&logs.runs[0]])],
+        ),
+        Ending::Closed(CloseCode::PlanExceeded),
+        |error| matches!(error, SessionError::PlanExceeded { .. }),
+    )
+    .await;
+    expect_refused(
+        "fewer events than planned",
+        &logs,
+        after_genesis(
+            &logs,
+            [plan(Segment::Last, 1, 9), batch(false, &[&logs.runs[0]])],
+        ),
+        violation,
+        |error| matches!(error, SessionError::PlanNotMet { .. }),
+    )
+    .await;
+    expect_refused(
+        "equal, to a node that holds nothing",
+        &logs,
+        frames([batch(false, &[])]),
+        violation,
+        |error| matches!(error, SessionError::OutOfPhase { .. }),
+    )
+    .await;
+    expect_refused(
+        "a frame that is no message",
+        &logs,
+        vec![0, 0, 0, 3, 1, 255, 255],
+        Ending::Closed(CloseCode::Malformed),
+        |error| {
+            matches!(
+                error,
+                SessionError::Malformed(_) | SessionError::RunDecode(_)
+            )
+        },
+    )
+    .await;
+    expect_refused(
+        "a run that is none",
+        &logs,
+        frames([
+            plan(Segment::Owner, 1, 1),
+            raw_batch(true, vec![Bytes::from(vec![1; 100])]),
+        ]),
+        Ending::Closed(CloseCode::Malformed),
+        |error| {
+            matches!(
+                error,
+                SessionError::Malformed(_) | SessionError::RunDecode(_)
+            )
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_history_that_was_cut_short_is_seen_by_its_digest() {
+    let logs = logs();
+    let complete = Message::HistorySyncComplete(headwater::wire::HistorySyncComplete {
+        request_id: 1,
+        outcome: headwater::SyncOutcome::Complete,
+        last_event: None,
+        events: 5,
+        stubs: 0,
+        joined_digest: HeadsDigest::EMPTY,
+        stream_generation: 1,
+        cursor: None,
+        receipt: None,
+    });
+    let mut messages = last_segment(&[&logs.runs[0]]).to_vec();
+    messages.push(complete);
+    let bytes = after_genesis(&logs, messages);
+    let outcome = pull_from(logs.space, Trick::Say(bytes)).await;
+    let error = session_error(&outcome);
+    assert!(
+        matches!(
+            error,
+            SessionError::LastEventMismatch | SessionError::DigestMismatch { .. }
+        ),
+        "{error}"
+    );
+    // What came was signed by its authors, and stays.
+    assert_eq!(outcome.stored, 5);
+}
+
+#[tokio::test]
+async fn a_responder_that_stops_in_mid_frame_ends_the_sync_and_leaves_what_was_stored() {
+    let logs = logs();
+    let whole = after_genesis(&logs, last_segment(&[&logs.runs[0]]));
+    let cut = whole[..whole.len() - 30].to_vec();
+
+    let ended = pull_from(logs.space, Trick::SayAndEnd(cut.clone())).await;
+    assert!(
+        matches!(session_error(&ended), SessionError::StreamEnded { .. }),
+        "{}",
+        ended.error
+    );
+    assert_eq!(ended.ending, Ending::Reset(CloseCode::Truncated));
+    assert!(ended.stored <= 1);
+
+    let gone = pull_from(logs.space, Trick::SayAndVanish(cut)).await;
+    assert!(
+        matches!(gone.error, SyncError::ConnectionLost(_)),
+        "{}",
+        gone.error
+    );
+    assert_eq!(gone.error.blame(), Blame::Transport);
+    assert!(gone.stored <= 1);
+}
