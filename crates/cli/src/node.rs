@@ -10,6 +10,9 @@ use crate::{error::CliError, folder::DataFolder};
 /// How long `serve` waits for a relay before it prints tickets without one.
 const ONLINE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a command that dials waits for its connections to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
 /// Where and how to be reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NetOptions {
@@ -60,7 +63,11 @@ impl Dialer {
     /// Ends everything; what was reported as stored is stored.
     pub(crate) async fn stop(self) {
         self.node.shutdown().await;
-        self.endpoint.close().await;
+        // A dial that was given up would keep it longer; nobody is told anything by then.
+        let closed = tokio::time::timeout(CLOSE_WAIT, self.endpoint.close()).await;
+        if closed.is_err() {
+            tracing::debug!("the endpoint was not closed in time");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use headwater_proto::AppliedRun;
 use headwater_store::StoreError;
 use headwater_wire::{AuthorHead, Run, RunError, SpaceId, VerifiedRun};
+use iroh::EndpointId;
 use n0_future::task::AbortOnDropHandle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,10 +56,12 @@ pub(crate) enum ApplyError {
 }
 
 impl Applier {
-    pub(crate) fn spawn(inner: Arc<Inner>, space: SpaceId) -> Self {
+    /// Applies what `peer` sends.
+    pub(crate) fn spawn(inner: Arc<Inner>, space: SpaceId, peer: EndpointId) -> Self {
         let (verifying, verified) = mpsc::unbounded_channel();
         let (queued, storing) = mpsc::unbounded_channel();
-        let in_order = n0_future::task::spawn(store_in_order(Arc::clone(&inner), verified, queued));
+        let in_order =
+            n0_future::task::spawn(store_in_order(Arc::clone(&inner), peer, verified, queued));
         Self {
             inner,
             space,
@@ -113,6 +116,7 @@ async fn verify(
 
 async fn store_in_order(
     inner: Arc<Inner>,
+    peer: EndpointId,
     mut verified: mpsc::UnboundedReceiver<Verifying>,
     queued: mpsc::UnboundedSender<Storing>,
 ) {
@@ -120,7 +124,7 @@ async fn store_in_order(
         let storing = match batch.await {
             Ok(Ok(runs)) => {
                 let heads = runs.iter().map(VerifiedRun::head).collect();
-                match inner.writer.store(runs).await {
+                match inner.writer.store(runs, Some(peer)).await {
                     Ok(reply) => Storing::Queued { heads, reply },
                     Err(_stopped) => Storing::Failed(ApplyError::Stopped),
                 }

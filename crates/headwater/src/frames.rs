@@ -1,13 +1,13 @@
 //! Messages over a QUIC stream, one direction each. Knows no rule of the protocol.
 
-use std::{collections::VecDeque, future, time::Duration};
+use std::{collections::VecDeque, future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use headwater_wire::{CloseCode, DecodeError, EncodeError, FrameDecoder, Message};
 use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
 use n0_future::time::Instant;
 
-use crate::connections::varint;
+use crate::{connections::varint, metrics::Metrics};
 
 /// Pieces of a stream taken at once; one is about a packet.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -16,6 +16,7 @@ const CHUNKS_AT_ONCE: usize = 32;
 /// QUIC's window, and then at the peer.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
+    metrics: Arc<Metrics>,
     stream: RecvStream,
     decoder: FrameDecoder,
     received: u64,
@@ -33,8 +34,9 @@ pub(crate) enum Filled {
 }
 
 impl FrameReader {
-    pub(crate) fn new(stream: RecvStream) -> Self {
+    pub(crate) fn new(stream: RecvStream, metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             stream,
             decoder: FrameDecoder::new(),
             received: 0,
@@ -56,10 +58,13 @@ impl FrameReader {
         let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
         match self.stream.read_many_chunks(&mut chunks).await? {
             Some(count) => {
+                let before = self.received;
                 for chunk in chunks.iter().take(count) {
                     self.received += chunk.len() as u64;
                     self.decoder.push(chunk);
                 }
+                let received = &self.metrics.wire_bytes_received;
+                received.inc_by(self.received - before);
                 Ok(Filled::Bytes)
             }
             None if self.decoder.is_at_boundary() => Ok(Filled::End),
@@ -82,6 +87,7 @@ impl FrameReader {
 /// Queues messages and sends them as the peer takes them.
 #[derive(Debug)]
 pub(crate) struct FrameWriter {
+    metrics: Arc<Metrics>,
     stream: SendStream,
     queue: VecDeque<Bytes>,
     queued: usize,
@@ -91,8 +97,9 @@ pub(crate) struct FrameWriter {
 }
 
 impl FrameWriter {
-    pub(crate) fn new(stream: SendStream) -> Self {
+    pub(crate) fn new(stream: SendStream, metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             stream,
             queue: VecDeque::new(),
             queued: 0,
@@ -125,6 +132,7 @@ impl FrameWriter {
         self.queue.drain(..before - left);
         self.queued = self.queued.saturating_sub(taken);
         self.sent += taken as u64;
+        self.metrics.wire_bytes_sent.inc_by(taken as u64);
         self.moved = Instant::now();
         Ok(())
     }

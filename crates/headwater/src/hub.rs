@@ -16,6 +16,7 @@ use std::{
 
 use headwater_proto::{Appended, TailWant};
 use headwater_wire::{AuthorId, SpaceId};
+use iroh::EndpointId;
 use tokio::sync::Notify;
 
 /// The watchers of every space.
@@ -26,6 +27,8 @@ pub(crate) struct Hub {
 
 #[derive(Debug, Default)]
 struct Watch {
+    /// Who reads here, if a peer does: what it sent itself is no news to it.
+    reader: Option<EndpointId>,
     pending: Mutex<BTreeMap<AuthorId, Range>>,
     changed: Notify,
 }
@@ -45,7 +48,19 @@ pub(crate) struct Watcher {
 impl Hub {
     /// Watches a space from this moment on: whatever is published after this call is seen.
     pub(crate) fn watch(&self, space: SpaceId) -> Watcher {
-        let watch = Arc::new(Watch::default());
+        self.watch_as(space, None)
+    }
+
+    /// Watches a space for a peer: whatever others bring is seen, and not what it sends itself.
+    pub(crate) fn watch_for(&self, space: SpaceId, reader: EndpointId) -> Watcher {
+        self.watch_as(space, Some(reader))
+    }
+
+    fn watch_as(&self, space: SpaceId, reader: Option<EndpointId>) -> Watcher {
+        let watch = Arc::new(Watch {
+            reader,
+            ..Watch::default()
+        });
         lock(&self.watches)
             .entry(space)
             .or_default()
@@ -53,10 +68,12 @@ impl Hub {
         Watcher { watch }
     }
 
-    /// Tells the watchers of `space` what was committed.
+    /// Tells the watchers of `space` what was committed, and `origin` nothing: the peer that sent
+    /// it, if one did.
     pub(crate) fn publish<'a>(
         &self,
         space: SpaceId,
+        origin: Option<EndpointId>,
         appended: impl Iterator<Item = &'a Appended> + Clone,
     ) {
         let mut watches = lock(&self.watches);
@@ -67,7 +84,9 @@ impl Hub {
             let Some(watch) = watch.upgrade() else {
                 return false;
             };
-            watch.widen(appended.clone());
+            if origin.is_none() || watch.reader != origin {
+                watch.widen(appended.clone());
+            }
             true
         });
         if of_space.is_empty() {
@@ -173,9 +192,9 @@ mod tests {
     fn commits_to_one_log_widen_one_range() {
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
-        hub.publish(SPACE, [appended(author(2), 3, 10)].iter());
-        hub.publish(SPACE, [appended(author(1), 1, 1)].iter());
-        hub.publish(SPACE, [appended(author(2), 5, 15)].iter());
+        hub.publish(SPACE, None, [appended(author(2), 3, 10)].iter());
+        hub.publish(SPACE, None, [appended(author(1), 1, 1)].iter());
+        hub.publish(SPACE, None, [appended(author(2), 5, 15)].iter());
         assert_eq!(watcher.backlog(), 9);
         assert_eq!(
             watcher.take(10),
@@ -189,7 +208,7 @@ mod tests {
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
         for byte in 1..=3 {
-            hub.publish(SPACE, [appended(author(byte), 1, 1)].iter());
+            hub.publish(SPACE, None, [appended(author(byte), 1, 1)].iter());
         }
         assert_eq!(watcher.take(2).len(), 2);
         assert_eq!(watcher.take(2), [want(author(3), 0, 1)]);
@@ -198,21 +217,33 @@ mod tests {
     #[test]
     fn tells_nobody_of_other_spaces_or_of_what_was_there_before() {
         let hub = Hub::default();
-        hub.publish(SPACE, [appended(author(1), 1, 1)].iter());
+        hub.publish(SPACE, None, [appended(author(1), 1, 1)].iter());
         let watcher = hub.watch(SPACE);
         hub.publish(
             SpaceId::from_bytes([2; 32]),
+            None,
             [appended(author(1), 1, 2)].iter(),
         );
-        hub.publish(SPACE, [appended(author(1), 0, 1)].iter());
+        hub.publish(SPACE, None, [appended(author(1), 0, 1)].iter());
         assert_eq!(watcher.take(10), []);
+    }
+
+    #[test]
+    fn a_peer_is_not_told_of_what_it_sent() {
+        let peer = |seed| iroh::SecretKey::from_bytes(&[seed; 32]).public();
+        let hub = Hub::default();
+        let (sender, other) = (hub.watch_for(SPACE, peer(1)), hub.watch_for(SPACE, peer(2)));
+        let local = hub.watch(SPACE);
+        hub.publish(SPACE, Some(peer(1)), [appended(author(1), 1, 1)].iter());
+        assert_eq!(sender.backlog(), 0);
+        assert_eq!((other.backlog(), local.backlog()), (1, 1));
     }
 
     #[test]
     fn forgets_watchers_that_are_gone() {
         let hub = Hub::default();
         drop(hub.watch(SPACE));
-        hub.publish(SPACE, [appended(author(1), 1, 1)].iter());
+        hub.publish(SPACE, None, [appended(author(1), 1, 1)].iter());
         assert!(lock(&hub.watches).is_empty());
     }
 }

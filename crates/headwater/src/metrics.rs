@@ -58,3 +58,20 @@ pub struct Metrics {
     /// Tasks that panicked. A bug here, never a peer's doing alone: please report it.
     pub panics: Counter,
 }
+
+/// Counts something as running until it ends, in whatever way.
+#[derive(Debug)]
+pub(crate) struct Running<'a>(&'a Gauge);
+
+impl<'a> Running<'a> {
+    pub(crate) fn count(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

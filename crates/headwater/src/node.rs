@@ -263,7 +263,7 @@ impl Headwater {
         let stored = self
             .inner
             .writer
-            .store(vec![genesis])
+            .store(vec![genesis], None)
             .await
             .map_err(|_stopped| WriteError::ShuttingDown)?
             .await

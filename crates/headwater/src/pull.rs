@@ -18,10 +18,10 @@ use headwater_store::StoreError;
 use headwater_wire::{Blame, CloseCode, Message, SpaceId, SyncOutcome};
 use iroh::{
     EndpointAddr,
-    endpoint::{ConnectionError, ReadError, WriteError},
+    endpoint::{ReadError, WriteError},
 };
 use n0_future::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     apply::{Applier, ApplyError},
@@ -29,6 +29,7 @@ use crate::{
     connections::{InUse, close},
     frames::{Filled, FrameReader, FrameWriter},
     limits::Limits,
+    metrics::Running,
     node::Inner,
     places::Places,
     sync::{Feedback, ForkedAuthor, SyncError, SyncOptions, SyncReport},
@@ -66,7 +67,14 @@ pub(crate) async fn with_peer(
             () = inner.closing() => return Err(SyncError::ShuttingDown),
             Some(()) = feedback.stop.recv() => return Err(SyncError::Stopped),
         };
-        let pull = Pull::new(&inner, &in_use, space, &options, &mut feedback, &mut places);
+        let pull = Pull {
+            inner: &inner,
+            in_use: &in_use,
+            space,
+            options: &options,
+            feedback: &mut feedback,
+            places: &mut places,
+        };
         match pull.run().await {
             // The peer closed an idle connection just as it was taken up again.
             Err(SyncError::Closed {
@@ -93,7 +101,14 @@ pub(crate) async fn ask_back(inner: Arc<Inner>, in_use: &InUse, space: SpaceId) 
     inner.metrics.pulls_asked_back.inc();
     let options = SyncOptions::default();
     let (mut feedback, _progress, _history, _stop) = Feedback::new();
-    let pull = Pull::new(&inner, in_use, space, &options, &mut feedback, &mut places);
+    let pull = Pull {
+        inner: &inner,
+        in_use,
+        space,
+        options: &options,
+        feedback: &mut feedback,
+        places: &mut places,
+    };
     // Its end is traced and counted like any other's.
     pull.run().await.ok();
 }
@@ -108,7 +123,7 @@ struct Pull<'a> {
 }
 
 /// A stream with a session on it.
-struct Running {
+struct Session {
     session: Requester,
     reader: FrameReader,
     writer: FrameWriter,
@@ -133,35 +148,17 @@ enum Interrupt {
     Deaf,
 }
 
-impl<'a> Pull<'a> {
-    fn new(
-        inner: &'a Arc<Inner>,
-        in_use: &'a InUse,
-        space: SpaceId,
-        options: &'a SyncOptions,
-        feedback: &'a mut Feedback,
-        places: &'a mut Places,
-    ) -> Self {
-        Self {
-            inner,
-            in_use,
-            space,
-            options,
-            feedback,
-            places,
-        }
-    }
-
+impl Pull<'_> {
     async fn run(mut self) -> Result<SyncReport, SyncError> {
         let metrics = &self.inner.metrics;
         metrics.pulls_started.inc();
-        metrics.pulls_running.inc();
-        let end = self.run_counted().await;
-        metrics.pulls_running.dec();
+        let running = Running::count(&metrics.pulls_running);
+        let end = self.run_to_end().await;
+        drop(running);
         match &end {
             Ok(report) if report.outcome == SyncOutcome::Complete => {
                 metrics.pulls_completed.inc();
-                info!(
+                debug!(
                     events = report.events,
                     round_trips = report.round_trips,
                     "complete"
@@ -169,7 +166,7 @@ impl<'a> Pull<'a> {
             }
             Ok(report) => {
                 metrics.pulls_truncated.inc();
-                info!(events = report.events, outcome = ?report.outcome, "truncated");
+                debug!(events = report.events, outcome = ?report.outcome, "truncated");
             }
             Err(error) => {
                 metrics.pulls_failed.inc();
@@ -184,7 +181,7 @@ impl<'a> Pull<'a> {
         end
     }
 
-    async fn run_counted(&mut self) -> Result<SyncReport, SyncError> {
+    async fn run_to_end(&mut self) -> Result<SyncReport, SyncError> {
         let mut running = self.open().await?;
         let end = self.drive(&mut running).await;
         let report = match end {
@@ -198,25 +195,21 @@ impl<'a> Pull<'a> {
             // The peer ends its stream when it has pulled in turn, if it asks back.
             self.await_end_of_stream(&mut running).await;
         }
-        let metrics = &self.inner.metrics;
-        metrics.wire_bytes_sent.inc_by(running.writer.sent());
-        metrics
-            .wire_bytes_received
-            .inc_by(running.reader.received());
         report
     }
 
-    async fn open(&self) -> Result<Running, SyncError> {
+    async fn open(&self) -> Result<Session, SyncError> {
         let inner = self.inner;
         let after = inner.limits.dial_timeout;
         let opening = timeout(after, self.in_use.link.connection.open_bi());
         let (send, recv) = tokio::select! {
             opened = opening => opened
                 .map_err(|_elapsed| SyncError::DialTimeout { after })?
-                .map_err(lost)?,
+                .map_err(SyncError::from)?,
             () = inner.closing() => return Err(SyncError::ShuttingDown),
         };
         let space = self.space;
+        let peer = self.in_use.link.connection.remote_id();
         let store = Arc::clone(&inner.store);
         let held = blocking(move || store.summary(&space))
             .await
@@ -232,11 +225,11 @@ impl<'a> Pull<'a> {
             live: self.options.live,
             limits: inner.limits.session.clone(),
         };
-        Ok(Running {
+        Ok(Session {
             session: Requester::new(config, clock, Duration::ZERO),
-            reader: FrameReader::new(recv),
-            writer: FrameWriter::new(send),
-            applier: Applier::spawn(Arc::clone(inner), space),
+            reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
+            writer: FrameWriter::new(send, Arc::clone(&inner.metrics)),
+            applier: Applier::spawn(Arc::clone(inner), space, peer),
             started: Instant::now(),
             queries: Queries::new(),
             noted: 0,
@@ -244,11 +237,11 @@ impl<'a> Pull<'a> {
         })
     }
 
-    async fn drive(&mut self, running: &mut Running) -> Result<SyncEnd, SyncError> {
+    async fn drive(&mut self, running: &mut Session) -> Result<SyncEnd, SyncError> {
         let mut deaf = false;
         let mut stopping = None;
         loop {
-            if let Some(end) = self.take_outputs(running)? {
+            if let Some(end) = self.take_outputs(running) {
                 running.writer.finish();
                 return Ok(end);
             }
@@ -276,7 +269,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Does what the session asks for; answers come through [`Pull::wait`].
-    fn take_outputs(&mut self, running: &mut Running) -> Result<Option<SyncEnd>, SyncError> {
+    fn take_outputs(&mut self, running: &mut Session) -> Option<SyncEnd> {
         while let Some(output) = running.session.poll_output() {
             match output {
                 RequesterOutput::Send(message) => running.push(&message),
@@ -297,26 +290,26 @@ impl<'a> Pull<'a> {
                 RequesterOutput::HistoryComplete(end) => {
                     self.places.history_done();
                     let report = self.report(&end, running);
-                    info!(events = report.events, "history complete, live now");
+                    debug!(events = report.events, "history complete, live now");
                     if let Some(history) = self.feedback.history.take() {
                         history.send(report.clone()).ok();
                     }
                     running.history = Some(report);
                 }
-                RequesterOutput::Finished(end) => return Ok(Some(end)),
+                RequesterOutput::Finished(end) => return Some(end),
                 _ => debug!("the session asked for something unknown"),
             }
         }
-        Ok(None)
+        None
     }
 
     /// Waits for the next thing to happen, and tells the session.
-    async fn wait(&mut self, running: &mut Running, deaf: bool) -> Result<(), Interrupt> {
+    async fn wait(&mut self, running: &mut Session, deaf: bool) -> Result<(), Interrupt> {
         let deadline = running.deadline();
         let stalls_at = running.writer.stalls_at(self.inner.limits.write_stall);
         let wants = running.session.wants_message();
         let started = running.started;
-        let Running {
+        let Session {
             session,
             reader,
             writer,
@@ -334,12 +327,12 @@ impl<'a> Pull<'a> {
                 Err(ReadError::Reset(code)) => {
                     return Err(session.handle_reset(code.into_inner()).into());
                 }
-                Err(ReadError::ConnectionLost(error)) => return Err(lost(error).into()),
+                Err(ReadError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
                 Err(_closed) => return Err(SessionError::StreamEnded { phase: "reading" }.into()),
             },
             sent = writer.send_some(), if !deaf => match sent {
                 Ok(()) => {}
-                Err(WriteError::ConnectionLost(error)) => return Err(lost(error).into()),
+                Err(WriteError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
                 Err(_stopped) => return Err(Interrupt::Deaf),
             },
             applied = applier.next() => match applied {
@@ -362,7 +355,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Ends a live sync without the peer: what was received is stored, and counted.
-    async fn cut_live(&self, running: &mut Running) -> Result<SyncEnd, SyncError> {
+    async fn cut_live(&self, running: &mut Session) -> Result<SyncEnd, SyncError> {
         running.reader.stop(CloseCode::Done);
         running.session.handle_stream_end()?;
         loop {
@@ -378,7 +371,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Tells the peer why, and ends what the code says is to end.
-    fn abandon(&self, running: &mut Running, error: &SyncError) {
+    fn abandon(&self, running: &mut Session, error: &SyncError) {
         let code = match error {
             SyncError::Session(error) => error.close_code(),
             SyncError::Store(_) | SyncError::Panicked => CloseCode::Internal,
@@ -399,7 +392,7 @@ impl<'a> Pull<'a> {
         }
     }
 
-    async fn await_end_of_stream(&mut self, running: &mut Running) {
+    async fn await_end_of_stream(&mut self, running: &mut Session) {
         let most = running.reader.received() + MAX_TAIL_BYTES;
         while running.reader.received() < most {
             let patience = self.inner.limits.ask_back_wait;
@@ -421,7 +414,7 @@ impl<'a> Pull<'a> {
         running.reader.stop(CloseCode::Done);
     }
 
-    fn report(&self, end: &SyncEnd, running: &mut Running) -> SyncReport {
+    fn report(&self, end: &SyncEnd, running: &mut Session) -> SyncReport {
         let history = running.history.take();
         let duration = history.map_or(running.now(), |history| history.duration);
         SyncReport {
@@ -444,7 +437,7 @@ impl<'a> Pull<'a> {
     }
 }
 
-impl Running {
+impl Session {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -503,14 +496,4 @@ pub(crate) async fn at(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// A lost connection, with its meaning if the peer closed it with a code of ours.
-pub(crate) fn lost(error: ConnectionError) -> SyncError {
-    if let ConnectionError::ApplicationClosed(close) = &error
-        && let Some(code) = CloseCode::from_code(close.error_code.into_inner())
-    {
-        return SyncError::Closed { code };
-    }
-    SyncError::ConnectionLost(error)
 }

@@ -29,6 +29,7 @@ use crate::{
     connections::{InUse, close},
     frames::{Filled, FrameReader, FrameWriter},
     hub::Watcher,
+    metrics::Running,
     node::Inner,
     pull::{self, at},
     slots::Slot,
@@ -44,8 +45,8 @@ pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, r
     let serve = Serve {
         peer,
         session: Responder::new(inner.limits.session.clone(), Duration::ZERO),
-        reader: FrameReader::new(recv),
-        writer: FrameWriter::new(send),
+        reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
+        writer: FrameWriter::new(send, Arc::clone(&inner.metrics)),
         started: Instant::now(),
         slot: None,
         space: None,
@@ -157,9 +158,9 @@ impl Serve {
             return;
         };
         self.slot = Some(slot);
-        metrics.serves_running.inc();
+        let running = Running::count(&metrics.serves_running);
         let end = self.drive().await;
-        metrics.serves_running.dec();
+        drop(running);
         match end {
             Ok(end) => {
                 debug!(events = end.served.events, outcome = ?end.outcome, "served");
@@ -173,8 +174,6 @@ impl Serve {
             }
             Err(error) => self.abandon(&error),
         }
-        metrics.wire_bytes_sent.inc_by(self.writer.sent());
-        metrics.wire_bytes_received.inc_by(self.reader.received());
     }
 
     async fn drive(&mut self) -> Result<ServeEnd, ServeError> {
@@ -316,7 +315,7 @@ impl Serve {
         self.space = Some(space);
         if live {
             // Before the summary is read, so that nothing falls between history and live.
-            self.live = Live::History(self.inner.hub.watch(space));
+            self.live = Live::History(self.inner.hub.watch_for(space, self.peer));
         }
         let inner = Arc::clone(&self.inner);
         let peer = self.peer;

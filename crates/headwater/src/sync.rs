@@ -354,6 +354,17 @@ pub enum SyncError {
     Panicked,
 }
 
+impl From<ConnectionError> for SyncError {
+    fn from(error: ConnectionError) -> Self {
+        if let ConnectionError::ApplicationClosed(close) = &error
+            && let Some(code) = CloseCode::from_code(close.error_code.into_inner())
+        {
+            return Self::Closed { code };
+        }
+        Self::ConnectionLost(error)
+    }
+}
+
 impl SyncError {
     pub(crate) fn store(error: StoreError) -> Self {
         Self::Store(Arc::new(error))

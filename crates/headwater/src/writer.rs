@@ -24,6 +24,7 @@ use headwater_store::{LogStore, StoreError};
 use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, EventDraft, SpaceId, VerifiedRun, sign_runs,
 };
+use iroh::EndpointId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tracing::{debug, error, error_span, warn};
 
@@ -43,6 +44,9 @@ pub(crate) type StoreReply = Result<Vec<Result<Appended, AppendError>>, Arc<Stor
 
 /// What one call signs: for each author, the drafts in their order.
 pub(crate) type Parts = Vec<(AuthorSecret, Vec<EventDraft>)>;
+
+/// The peer that sent a run; `None` for those made here.
+type Origin = Option<EndpointId>;
 
 type SignReply = Result<Vec<AuthorHead>, WriteError>;
 
@@ -75,6 +79,7 @@ enum Work {
     },
     Store {
         runs: Vec<VerifiedRun>,
+        origin: Origin,
         reply: oneshot::Sender<StoreReply>,
     },
     Stop,
@@ -133,18 +138,24 @@ impl Writer {
         outcome.await.unwrap_or(Err(WriteError::ShuttingDown))
     }
 
-    /// Queues verified runs; waits for room. The receiver answers once they are durable, or not
+    /// Queues verified runs, sent by `origin`; waits for room. The receiver answers once they are durable, or not
     /// at all if the writer stopped before their turn.
     pub(crate) async fn store(
         &self,
         runs: Vec<VerifiedRun>,
+        origin: Origin,
     ) -> Result<oneshot::Receiver<StoreReply>, Stopped> {
         let bytes = runs
             .iter()
             .map(|run| run.run().as_bytes().len())
             .fold(0, usize::saturating_add);
         let (reply, outcome) = oneshot::channel();
-        self.enqueue(Work::Store { runs, reply }, bytes).await?;
+        let work = Work::Store {
+            runs,
+            origin,
+            reply,
+        };
+        self.enqueue(work, bytes).await?;
         Ok(outcome)
     }
 
@@ -191,7 +202,8 @@ struct Group {
     jobs: u64,
     bytes: usize,
     runs: Vec<VerifiedRun>,
-    /// Who waits for which runs; the counts add up to `runs.len()`.
+    /// Who sent which run, and who waits for which; both add up to `runs.len()`.
+    origins: Vec<Origin>,
     waiting: Vec<(usize, Waiting)>,
     /// Heads that local jobs of this group will leave.
     signed: HashMap<(SpaceId, AuthorId), AuthorHead>,
@@ -266,19 +278,23 @@ impl WriterThread {
                     group
                         .waiting
                         .push((signed.runs.len(), Waiting::Sign(signed.heads, reply)));
-                    group.runs.extend(signed.runs);
+                    group.take_runs(signed.runs, None);
                 }
                 Err(error) => {
                     reply.send(Err(error)).ok();
                     return;
                 }
             },
-            Work::Store { runs, reply } => {
+            Work::Store {
+                runs,
+                origin,
+                reply,
+            } => {
                 group
                     .pulled
                     .extend(runs.iter().map(|run| (run.space(), run.author())));
                 group.waiting.push((runs.len(), Waiting::Store(reply)));
-                group.runs.extend(runs);
+                group.take_runs(runs, origin);
             }
             Work::Stop => return,
         }
@@ -342,7 +358,7 @@ impl WriterThread {
             }
         };
         self.count(&outcomes);
-        self.publish(&group.runs, &outcomes);
+        self.publish(&group, &outcomes);
         for (runs, waiting) in group.waiting {
             let later = outcomes.split_off(runs.min(outcomes.len()));
             waiting.answer(Ok(std::mem::replace(&mut outcomes, later)));
@@ -369,18 +385,23 @@ impl WriterThread {
         }
     }
 
-    fn publish(&self, runs: &[VerifiedRun], outcomes: &[Result<Appended, AppendError>]) {
-        let appended = runs
+    fn publish(&self, group: &Group, outcomes: &[Result<Appended, AppendError>]) {
+        let appended = group
+            .runs
             .iter()
+            .zip(&group.origins)
             .zip(outcomes)
-            .filter_map(|(run, outcome)| Some((run.space(), outcome.as_ref().ok()?)));
-        let spaces: HashSet<SpaceId> = appended.clone().map(|(space, _)| space).collect();
-        for space in spaces {
-            let of_space = appended
+            .filter_map(|((run, origin), outcome)| {
+                Some(((run.space(), *origin), outcome.as_ref().ok()?))
+            });
+        let sources: HashSet<(SpaceId, Origin)> =
+            appended.clone().map(|(source, _)| source).collect();
+        for (space, origin) in sources {
+            let of_source = appended
                 .clone()
-                .filter(|(of, _)| *of == space)
+                .filter(|(source, _)| *source == (space, origin))
                 .map(|(_, appended)| appended);
-            self.hub.publish(space, of_space);
+            self.hub.publish(space, origin, of_source);
         }
     }
 }
@@ -393,6 +414,11 @@ struct Signed {
 }
 
 impl Group {
+    fn take_runs(&mut self, runs: Vec<VerifiedRun>, origin: Origin) {
+        self.runs.extend(runs);
+        self.origins.resize(self.runs.len(), origin);
+    }
+
     /// Whether a local job writes a log that a pulled run of this group may move: its head is
     /// only known once the group is committed.
     fn conflicts_with(&self, job: &Job) -> bool {

@@ -98,6 +98,38 @@ async fn nothing_falls_between_history_and_live() {
 }
 
 #[tokio::test]
+async fn two_live_nodes_send_each_other_only_what_is_news() {
+    let (left, right) = (Node::spawn().await, Node::spawn().await);
+    let ours = filled(&left.headwater, 1, 1).await;
+    let theirs = right.space(ours.id());
+    theirs.sync_with(left.addr()).await.expect("synced");
+    let mut to_left = ours.sync_with_options(right.addr(), SyncOptions::live());
+    let mut to_right = theirs.sync_with_options(left.addr(), SyncOptions::live());
+    let before = to_left.history().await.expect("history");
+    to_right.history().await.expect("history");
+
+    let mut arriving = theirs.subscribe(SubscribeFrom::Now);
+    for _ in 0..20 {
+        write(&ours, 1, "from the left", 1).await;
+        next_event(&mut arriving).await;
+    }
+    let mut returning = ours.subscribe(SubscribeFrom::Now);
+    write(&theirs, 2, "from the right", 1).await;
+    next_event(&mut returning).await;
+
+    to_left.stop();
+    let after = to_left.await.expect("ended in order");
+    assert_eq!(after.events, 1);
+    let live_bytes = after.wire_bytes_received - before.wire_bytes_received;
+    assert!(live_bytes < 400, "{live_bytes} bytes for one event");
+    to_right.stop();
+    to_right.await.expect("ended in order");
+    assert_equal(&ours, &theirs).await;
+    left.shutdown().await;
+    right.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_live_sync_is_asked_back_for_what_the_peer_lacks() {
     let (source, puller) = (Node::spawn().await, Node::spawn().await);
     let space = filled(&source.headwater, 2, 10).await;
