@@ -120,3 +120,8 @@ pub use crate::{
     space::{Space, WriteError},
     sync::{ForkedAuthor, LiveEnding, SyncError, SyncHandle, SyncOptions, SyncReport},
 };
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
