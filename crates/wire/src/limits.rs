@@ -11,7 +11,9 @@ pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 /// buffering stays bounded.
 pub const MAX_FRAME_BYTES: usize = MAX_PAYLOAD_BYTES + 64 * 1024;
 
-/// Largest encoded run, in bytes: a frame less the fields of the batch around it.
+/// Largest run, in bytes at its full length: a frame less the fields of the batch around it. A
+/// run counts with what it could grow to when it is cut or turned to stubs, so that no part of a
+/// legal run is illegal.
 pub const MAX_RUN_BYTES: usize = MAX_FRAME_BYTES - 64;
 
 /// Size a signer cuts runs at, in bytes: large enough that the signature and the run's fixed

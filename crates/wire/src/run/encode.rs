@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Facts, Run};
+use super::{
+    Facts, Run,
+    decode::{MAX_FIXED_BYTES, MAX_STAMP_BYTES, longest_body},
+};
 use crate::{
     codec::{Put, zigzag},
     event::{ChannelId, EventRef, Kind},
@@ -42,6 +45,8 @@ pub(super) struct Encoder {
     bodies: Vec<u8>,
     payload_bytes: u64,
     stubs: usize,
+    /// Of rows and bodies; see [`Run`].
+    full_len: usize,
 }
 
 /// A state to go back to.
@@ -55,6 +60,8 @@ pub(super) struct Mark {
     bodies: usize,
     payload_bytes: u64,
     stubs: usize,
+    /// Of rows and bodies; see [`Run`].
+    full_len: usize,
 }
 
 impl Encoder {
@@ -71,6 +78,7 @@ impl Encoder {
             bodies: Vec::new(),
             payload_bytes: 0,
             stubs: 0,
+            full_len: 0,
         }
     }
 
@@ -87,8 +95,7 @@ impl Encoder {
 
     /// Length of the finished run, in bytes; at most 16 more than it will be.
     pub(super) fn size(&self) -> usize {
-        const FIXED: usize = 32 + 8 + 32 + 2 + 2 + Signature::LEN;
-        FIXED + self.channel_bytes + self.rows.len() + self.bodies.len()
+        MAX_FIXED_BYTES + self.channel_bytes + self.rows.len() + self.bodies.len()
     }
 
     pub(super) fn push(&mut self, row: &Row<'_>) {
@@ -102,6 +109,7 @@ impl Encoder {
         };
         let channel = row.channel.map_or(0, |channel| self.intern(channel));
         self.rows.put_varint(stamp);
+        let before_row = self.rows.len();
         self.rows.put_varint(row.kind.into());
         self.rows.put_varint(channel.into());
         self.rows.put_list(row.deps);
@@ -120,6 +128,8 @@ impl Encoder {
         };
         self.rows
             .put_varint(u64::from(payload_len) << 1 | u64::from(stub));
+        self.full_len += MAX_STAMP_BYTES + self.rows.len() - before_row;
+        self.full_len += longest_body(payload_len);
         self.facts.push(Facts {
             timestamp_ms: row.timestamp_ms,
             payload_len,
@@ -154,6 +164,7 @@ impl Encoder {
             bodies: self.bodies.len(),
             payload_bytes: self.payload_bytes,
             stubs: self.stubs,
+            full_len: self.full_len,
         }
     }
 
@@ -169,6 +180,7 @@ impl Encoder {
         self.bodies.truncate(mark.bodies);
         self.payload_bytes = mark.payload_bytes;
         self.stubs = mark.stubs;
+        self.full_len = mark.full_len;
     }
 
     pub(super) fn finish(mut self, signature: Signature) -> Run {
@@ -181,7 +193,9 @@ impl Encoder {
             out.put(prev.as_bytes());
         }
         out.put_varint(self.facts.len() as u64);
+        let before_channels = out.len();
         out.put_list(&self.channels);
+        let full_len = MAX_FIXED_BYTES + out.len() - before_channels + self.full_len;
         out.put(&self.rows);
         let bodies = out.len() as u32;
         for facts in &mut self.facts {
@@ -200,6 +214,7 @@ impl Encoder {
             signature,
             payload_bytes: self.payload_bytes,
             stubs: self.stubs,
+            full_len,
         }
     }
 }

@@ -21,9 +21,14 @@
 //! signature
 //! ```
 //!
+//! Invariant: whatever is cut off a run, or turned to stubs in it, decodes again. So what counts
+//! against [`MAX_RUN_BYTES`] is the *full length*: every timestamp at its longest, every body as
+//! payload or hash, whichever is longer, and the fixed part at its longest.
+//!
 //! Invariant: a run has exactly one encoding. [`Run::decode`] refuses any other, so a flipped
 //! bit fails the decoding, the hash chain or the signature.
 
+mod decode;
 mod encode;
 mod lookup;
 mod sign;
@@ -35,16 +40,12 @@ pub use verify::{RunError, VerifiedRun};
 use bytes::Bytes;
 
 use crate::{
-    codec::{Decode, DecodeError, Reader, unzigzag},
     event::{ChannelId, Event, EventRef, Header, HeaderFacts, Kind, LogKey, kind},
     heads::AuthorHead,
     ids::{AuthorId, EventId, PayloadHash, Signature, SpaceId},
-    limits::{MAX_DEPS, MAX_PAYLOAD_BYTES, MAX_RUN_BYTES, MAX_RUN_EVENTS, MAX_SEQ},
+    limits::{MAX_RUN_BYTES, MAX_RUN_EVENTS},
 };
 use encode::{Body, Encoder, Row};
-
-/// The fewest bytes an event takes in a run: five one-byte numbers and an empty payload.
-const MIN_EVENT_BYTES: usize = 5;
 
 /// A decoded run nobody has verified: its events are claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub struct Run {
     signature: Signature,
     payload_bytes: u64,
     stubs: usize,
+    full_len: usize,
 }
 
 /// One event's row, decoded. Offsets fit, because a run is at most [`MAX_RUN_BYTES`] long.
@@ -77,98 +79,6 @@ struct Facts {
 }
 
 impl Run {
-    /// Decodes a run from exactly these bytes, which it keeps and shares.
-    ///
-    /// # Errors
-    ///
-    /// Names the field that is wrong. An encoding that is readable but not the one canonical
-    /// form is refused as well.
-    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        if bytes.len() > MAX_RUN_BYTES {
-            return Err(DecodeError::OutOfRange {
-                field: "run bytes",
-                found: bytes.len() as u64,
-                min: 1,
-                max: MAX_RUN_BYTES as u64,
-            });
-        }
-        let mut reader = Reader::new(bytes.clone());
-        let reader = &mut reader;
-        let author = AuthorId::decode(reader)?;
-        let first_seq = reader.bounded("first seq", 1, MAX_SEQ)?;
-        let first_prev = if first_seq > 1 {
-            Some(EventId::decode(reader)?)
-        } else {
-            None
-        };
-        let count = reader.count("events of a run", MAX_RUN_EVENTS, MIN_EVENT_BYTES)?;
-        let last_seq = first_seq + count as u64;
-        if count == 0 || last_seq - 1 > MAX_SEQ {
-            return Err(DecodeError::OutOfRange {
-                field: "events of a run",
-                found: count as u64,
-                min: 1,
-                max: (MAX_SEQ - first_seq).saturating_add(1),
-            });
-        }
-        let channels = reader.list::<ChannelId>("channel table", count)?;
-        check_distinct(&channels)?;
-
-        let mut deps = Vec::new();
-        let mut facts = Vec::with_capacity(count);
-        let mut timestamp_ms = 0u64;
-        let mut used_channels = 0;
-        for _ in 0..count {
-            let stamp = reader.varint("timestamp")?;
-            timestamp_ms = if facts.is_empty() {
-                stamp
-            } else {
-                timestamp_ms.wrapping_add_signed(unzigzag(stamp))
-            };
-            let row = decode_row(reader, &author, timestamp_ms, &mut deps)?;
-            let channel = usize::from(row.channel);
-            if channel == used_channels + 1 {
-                used_channels = channel;
-            }
-            if channel > used_channels || used_channels > channels.len() {
-                return Err(DecodeError::NotCanonical { field: "channel" });
-            }
-            facts.push(row);
-        }
-        if used_channels != channels.len() {
-            return Err(DecodeError::NotCanonical {
-                field: "channel table",
-            });
-        }
-        let (mut payload_bytes, mut stubs) = (0, 0);
-        for row in &mut facts {
-            row.body = reader.offset() as u32;
-            if row.stub {
-                reader.array::<{ PayloadHash::LEN }>("payload hash")?;
-                stubs += 1;
-            } else {
-                reader.bytes("payload", row.payload_len as usize)?;
-                payload_bytes += u64::from(row.payload_len);
-            }
-        }
-        let signature = Signature::decode(reader)?;
-        match reader.remaining() {
-            0 => Ok(Self {
-                bytes,
-                author,
-                first_seq,
-                first_prev,
-                channels,
-                deps,
-                facts,
-                signature,
-                payload_bytes,
-                stubs,
-            }),
-            left => Err(DecodeError::TrailingBytes { what: "run", left }),
-        }
-    }
-
     /// The run's encoding.
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
@@ -431,8 +341,8 @@ pub fn merge_runs(runs: &[Run]) -> Option<Run> {
         .windows(2)
         .all(|two| two[0].author == two[1].author && two[0].last_seq() + 1 == two[1].first_seq);
     let events: usize = runs.iter().map(Run::event_count).sum();
-    let bytes: usize = runs.iter().map(|run| run.bytes.len()).sum();
-    if !consecutive || events > MAX_RUN_EVENTS || bytes > MAX_RUN_BYTES {
+    let full_len: usize = runs.iter().map(|run| run.full_len).sum();
+    if !consecutive || events > MAX_RUN_EVENTS || full_len > MAX_RUN_BYTES {
         return None;
     }
     let mut encoder = Encoder::new(first.author).based_on(first.base());
@@ -442,56 +352,6 @@ pub fn merge_runs(runs: &[Run]) -> Option<Run> {
         }
     }
     Some(encoder.finish(last.signature))
-}
-
-fn decode_row(
-    reader: &mut Reader,
-    author: &AuthorId,
-    timestamp_ms: u64,
-    deps: &mut Vec<EventRef>,
-) -> Result<Facts, DecodeError> {
-    let kind = reader.bounded("kind", 0, Kind::MAX.into())? as Kind;
-    let channel = reader.bounded("channel", 0, MAX_RUN_EVENTS as u64)? as u16;
-    let dep_count = reader.count("deps", MAX_DEPS, EventRef::MIN_BYTES)?;
-    let first_dep = deps.len() as u32;
-    for _ in 0..dep_count {
-        let dep = EventRef::decode(reader)?;
-        if dep.author == *author {
-            return Err(DecodeError::NotCanonical {
-                field: "dep on the author's own log",
-            });
-        }
-        deps.push(dep);
-    }
-    let payload = reader.bounded("payload length", 0, 2 * MAX_PAYLOAD_BYTES as u64 + 1)?;
-    let (payload_len, stub) = ((payload >> 1) as u32, payload & 1 == 1);
-    if stub && payload_len == 0 {
-        // An empty payload takes no bytes to hold; leaving it out would be a second encoding.
-        return Err(DecodeError::NotCanonical {
-            field: "stub of an empty payload",
-        });
-    }
-    Ok(Facts {
-        timestamp_ms,
-        payload_len,
-        body: 0,
-        first_dep,
-        deps: dep_count as u8,
-        stub,
-        kind,
-        channel,
-    })
-}
-
-fn check_distinct(channels: &[ChannelId]) -> Result<(), DecodeError> {
-    let mut sorted: Vec<_> = channels.iter().collect();
-    sorted.sort_unstable();
-    if sorted.windows(2).any(|two| two[0] == two[1]) {
-        return Err(DecodeError::NotCanonical {
-            field: "channel table",
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    codec::DecodeError,
     event::EventDraft,
     ids::Signature,
     key::{AuthorKeyError, AuthorSecret},
-    limits::TARGET_RUN_BYTES,
+    limits::{MAX_DEPS, MAX_PAYLOAD_BYTES, MAX_SEQ, TARGET_RUN_BYTES},
 };
 
 fn secret(seed: u8) -> AuthorSecret {
@@ -446,4 +447,51 @@ fn a_channel_table_out_of_order_of_first_use_or_with_a_name_twice_is_refused() {
             Err(DecodeError::NotCanonical { .. })
         ));
     }
+}
+
+/// One signed run of any drafts, past what [`sign_runs`] would put into one.
+fn sealed(base: Option<AuthorHead>, payloads: &[Vec<u8>]) -> Run {
+    let mut encoder = Encoder::new(secret(2).id()).based_on(base);
+    for payload in payloads {
+        encoder.push(&Row {
+            deps: &[],
+            timestamp_ms: u64::MAX / 2,
+            kind: 16,
+            channel: None,
+            body: Body::Held(payload),
+        });
+    }
+    encoder.finish(Signature::from_bytes([0; 64]))
+}
+
+#[test]
+fn whatever_is_cut_off_the_largest_runs_or_turned_to_stubs_decodes_again() {
+    let decodes = |run: &Run| Run::decode(run.as_bytes().clone()).is_ok();
+    // The largest last event with which a run still decodes, by halves.
+    let large = |len| sealed(None, &[vec![1; 10_000], vec![2; 60_000], vec![3; len]]);
+    let (mut fits, mut too_large) = (900_000, MAX_PAYLOAD_BYTES);
+    while too_large - fits > 1 {
+        let middle = usize::midpoint(fits, too_large);
+        if decodes(&large(middle)) {
+            fits = middle;
+        } else {
+            too_large = middle;
+        }
+    }
+    let run = Run::decode(large(fits).as_bytes().clone()).unwrap();
+    for seq in 1..3 {
+        assert!(decodes(&run.above(&space(), seq).unwrap()), "above {seq}");
+    }
+    let tiny = sealed(None, &vec![vec![1]; 1024]);
+    assert!(decodes(&tiny));
+    assert!(decodes(&tiny.with_stubs(|_| false)));
+    assert_eq!(tiny.full_len, tiny.with_stubs(|_| false).full_len);
+}
+
+#[test]
+fn the_full_length_of_a_run_is_the_same_written_and_read() {
+    let run = signed(texts(20), None).into_run();
+    let read = Run::decode(run.as_bytes().clone()).unwrap();
+    assert_eq!(read.full_len, run.full_len);
+    assert!(run.full_len >= run.as_bytes().len());
 }
