@@ -57,7 +57,7 @@ fn decoding_any_bytes_allocates_a_small_multiple_of_them() {
         });
         assert!(spent <= limit, "{what}: {spent} bytes for {}", input.len());
     };
-    for round in 0..20_000 {
+    for round in 0..20_000u32 {
         // Noise under every tag, and good runs with a few bytes changed, so that the decoders
         // get past their first fields.
         let len = (noise.next() % 300) as usize;

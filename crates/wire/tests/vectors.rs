@@ -101,7 +101,8 @@ fn check(name: &str, fields: &Value, bytes: &[u8]) {
     if std::env::var_os("HEADWATER_WRITE_VECTORS").is_some() && !path.exists() {
         fs::write(&path, &expected).unwrap();
     }
-    let found = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let found =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_eq!(found, expected, "vector {name} changed");
 }
 

@@ -18,18 +18,10 @@ pub struct HeadsWanted {
 }
 
 impl Body for HeadsWanted {
-    fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
-    }
+    fn write(&self, _: &mut FrameWriter) {}
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            request_id: reader.varint("request id")?,
-        })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
+    fn read(request_id: u64, _: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self { request_id })
     }
 }
 
@@ -93,7 +85,6 @@ pub struct SyncPlan {
 impl Body for SyncPlan {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        out.put_varint(self.request_id);
         match &self.segment {
             Segment::Owner => out.put_u8(0),
             Segment::Through(author) => {
@@ -106,9 +97,9 @@ impl Body for SyncPlan {
         self.rest.encode(out);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             segment: match reader.bounded("segment", 0, 2)? {
                 0 => Segment::Owner,
                 1 => Segment::Through(AuthorId::decode(reader)?),
@@ -117,10 +108,6 @@ impl Body for SyncPlan {
             totals: PlanTotals::decode(reader)?,
             rest: PlanTotals::decode(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -137,21 +124,16 @@ pub struct SyncBatchV2 {
 
 impl Body for SyncBatchV2 {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_bool(self.more);
         frame.put_runs(&self.runs);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             more: reader.bool("more")?,
             runs: read_runs(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -240,7 +222,6 @@ pub struct HistorySyncComplete {
 impl Body for HistorySyncComplete {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        out.put_varint(self.request_id);
         self.outcome.encode(out);
         out.put_option(self.last_event.as_ref());
         out.put_varint(self.events);
@@ -251,9 +232,9 @@ impl Body for HistorySyncComplete {
         out.put_option(self.receipt.as_ref());
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             outcome: SyncOutcome::decode(reader)?,
             last_event: reader.option("last event", EventRef::decode)?,
             events: reader.varint("events")?,
@@ -263,10 +244,6 @@ impl Body for HistorySyncComplete {
             cursor: reader.option("cursor", Cursor::decode)?,
             receipt: reader.option("receipt", Signature::decode)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -281,19 +258,14 @@ pub struct LiveBatch {
 
 impl Body for LiveBatch {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.put_runs(&self.runs);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             runs: read_runs(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -308,19 +280,14 @@ pub struct LiveLagged {
 
 impl Body for LiveLagged {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_varint(self.missed);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             missed: reader.varint("missed events")?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -341,23 +308,18 @@ pub struct ForkNotice {
 impl Body for ForkNotice {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        out.put_varint(self.request_id);
         self.author.encode(out);
         self.stated.encode(out);
         self.held.encode(out);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             author: AuthorId::decode(reader)?,
             stated: AuthorHead::decode(reader)?,
             held: EventId::decode(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -372,18 +334,13 @@ pub struct Busy {
 
 impl Body for Busy {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_varint(self.retry_after_ms);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             retry_after_ms: reader.varint("retry after")?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }

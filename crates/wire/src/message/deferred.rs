@@ -308,12 +308,10 @@ pub struct ForkProof {
 
 impl Body for TreeRequest {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_list(&self.prefixes);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let request_id = reader.varint("request id")?;
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         let prefixes = reader.list::<TreePrefix>("tree prefixes", MAX_TREE_PREFIXES)?;
         check_ascending("tree prefixes", &prefixes, |prefix| *prefix)?;
         Ok(Self {
@@ -321,81 +319,59 @@ impl Body for TreeRequest {
             prefixes,
         })
     }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
-    }
 }
 
 impl Body for TreeNodes {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_list(&self.nodes);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let request_id = reader.varint("request id")?;
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         let nodes = reader.list::<TreeNode>("tree nodes", MAX_TREE_PREFIXES)?;
         check_ascending("tree nodes", &nodes, |node| node.prefix)?;
         Ok(Self { request_id, nodes })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
 impl Body for PayloadRequest {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         self.space.encode(&mut frame.owned);
         frame.owned.put_list(&self.wants);
         self.filter.encode(&mut frame.owned);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             space: SpaceId::decode(reader)?,
             wants: reader.list("payload wants", MAX_PAYLOAD_WANTS)?,
             filter: SyncFilter::decode(reader)?,
         })
     }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
-    }
 }
 
 impl Body for PayloadBatch {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.owned.put_bool(self.more);
         frame.owned.put_list(&self.payloads);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             more: reader.bool("more")?,
             payloads: reader.list("payloads", MAX_RUN_EVENTS)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
 impl Body for ForkLocator {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         self.author.encode(&mut frame.owned);
         frame.owned.put_list(&self.entries);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
-        let request_id = reader.varint("request id")?;
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         let author = AuthorId::decode(reader)?;
         let entries = reader.list::<AuthorHead>("locator", MAX_LOCATOR_IDS)?;
         check_ascending("locator", &entries, |entry| entry.seq)?;
@@ -405,46 +381,32 @@ impl Body for ForkLocator {
             entries,
         })
     }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
-    }
 }
 
 impl Body for ForkStubs {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.put_runs(&self.runs);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             runs: read_runs(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
 impl Body for ForkProof {
     fn write(&self, frame: &mut FrameWriter) {
-        frame.owned.put_varint(self.request_id);
         frame.put_run(&self.first);
         frame.put_run(&self.second);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             first: read_run(reader)?,
             second: read_run(reader)?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }

@@ -79,11 +79,10 @@ impl FrameWriter {
     }
 }
 
-/// A message's fields.
+/// A message's fields behind its request id, which every message begins with.
 trait Body: Sized {
     fn write(&self, frame: &mut FrameWriter);
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError>;
-    fn request_id(&self) -> u64;
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError>;
 }
 
 fn read_runs(reader: &mut Reader) -> Result<Vec<Bytes>, DecodeError> {
@@ -132,7 +131,7 @@ macro_rules! messages {
             /// The request it belongs to.
             pub fn request_id(&self) -> u64 {
                 match self {
-                    $(Self::$name(message) => message.request_id(),)*
+                    $(Self::$name(message) => message.request_id,)*
                 }
             }
 
@@ -143,11 +142,14 @@ macro_rules! messages {
             }
 
             fn read(tag: u8, reader: &mut Reader) -> Result<Option<Self>, DecodeError> {
-                Ok(Some(match tag {
-                    $($tag => Self::$name($name::read(reader)?),)*
+                let fields: fn(u64, &mut Reader) -> Result<Self, DecodeError> = match tag {
+                    $($tag => |request_id, reader| {
+                        $name::read(request_id, reader).map(Self::$name)
+                    },)*
                     FIRST_ADDITIVE_TAG.. => return Ok(None),
                     _ => return Err(DecodeError::UnknownTag { tag }),
-                }))
+                };
+                fields(reader.varint("request id")?, reader).map(Some)
             }
         }
     };
@@ -184,6 +186,7 @@ impl Message {
         let mut frame = FrameWriter::default();
         frame.owned.put(&[0; PREFIX_BYTES]);
         frame.owned.put_u8(self.tag());
+        frame.owned.put_varint(self.request_id());
         self.write(&mut frame);
         let shared: usize = frame.chunks.iter().map(Bytes::len).sum();
         let len = shared + frame.owned.len() - PREFIX_BYTES;

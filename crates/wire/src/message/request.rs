@@ -147,7 +147,6 @@ pub struct Budget {
 impl Body for SyncRequestV2 {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        out.put_varint(self.request_id);
         self.space.encode(out);
         match &self.clock {
             Clock::Heads => out.put_u8(0),
@@ -167,9 +166,9 @@ impl Body for SyncRequestV2 {
         out.put_bool(self.live);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             space: SpaceId::decode(reader)?,
             clock: match reader.bounded("clock", 0, 2)? {
                 0 => Clock::Heads,
@@ -188,10 +187,6 @@ impl Body for SyncRequestV2 {
             },
             live: reader.bool("live")?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
 
@@ -212,20 +207,15 @@ pub struct HeadsChunk {
 impl Body for HeadsChunk {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        out.put_varint(self.request_id);
         out.put_list(&self.heads);
         out.put_bool(self.last);
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(Self {
-            request_id: reader.varint("request id")?,
+            request_id,
             heads: reader.list("heads", MAX_CHUNK_HEADS)?,
             last: reader.bool("last")?,
         })
-    }
-
-    fn request_id(&self) -> u64 {
-        self.request_id
     }
 }
