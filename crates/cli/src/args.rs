@@ -143,9 +143,9 @@ pub(crate) enum SpaceCommand {
 
 const INIT_HELP: &str = "\
 The folder holds node.key (the endpoint's secret), authors.json (labels and their secret keys),
-spaces.json (names, and the peers tickets told us of) and store.redb (the logs). Keys are readable by
-you alone. Do not copy the folder and go on writing in both: two nodes with one author key fork that
-author's log. Calling init again changes nothing.
+spaces.json (names, and the peers tickets told us of) and store.redb (the logs). The files are readable
+by you alone. Do not copy the folder and go on writing in both: two nodes with one author key fork that
+author's log. Calling init again keeps what is there, adds what is missing and says what it changed.
 
 Example:
   headwater --data ~/notes init";
@@ -180,7 +180,11 @@ Example:
 const SERVE_HELP: &str = "\
 The first line of standard output is always JSON: {\"endpoint_id\":…, \"tickets\":{space: ticket}}.
 
-Whoever knows a space's id can read it from this node: a ticket is a key, share it like one.
+Whoever knows a space's id can read it from this node, and add logs of any size to it: there is no
+quota yet. A ticket is a key, share it like one. A damaged space is named (\"damaged\") and not served.
+
+With --append-lines a line is up to 1 MiB of any bytes; the line's end is not part of it. A longer line
+is named by its number on standard error and left out.
 
 Examples:
   headwater serve

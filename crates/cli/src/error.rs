@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use headwater::{CloseCode, SessionError, StoreError, SyncError, WriteError};
+use headwater::{CloseCode, Damage, SessionError, StoreError, SyncError, WriteError};
 use iroh::EndpointAddr;
 
 use crate::input::{InputError, LineError};
@@ -76,6 +76,8 @@ pub(crate) enum CliError {
     Truncated(String),
     #[error("verify found damage in {0} of the spaces")]
     VerifyFailed(u64),
+    #[error("what spaces there are cannot be read: damaged: {0}")]
+    SpacesDamaged(Damage),
     #[error("the two exports differ")]
     ExportsDiffer,
     #[error("interrupted")]
@@ -117,7 +119,7 @@ impl CliError {
             Self::InUse(_) => 4,
             Self::Sync { source, .. } if !matches!(**source, SyncError::Store(_)) => 5,
             Self::Truncated(_) => 6,
-            Self::VerifyFailed(_) | Self::ExportsDiffer => 7,
+            Self::VerifyFailed(_) | Self::SpacesDamaged(_) | Self::ExportsDiffer => 7,
             Self::Interrupted => INTERRUPTED,
             Self::Input(InputError::Read { .. })
             | Self::File { .. }

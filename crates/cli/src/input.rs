@@ -68,6 +68,8 @@ pub(crate) enum LineError {
     },
     #[error("the payload has {found} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")]
     PayloadTooLarge { found: usize },
+    #[error("longer than the {MAX_PAYLOAD_BYTES} bytes a payload may have")]
+    NoPayloadSoLong,
     #[error("the channel is refused: {0}")]
     Channel(#[from] ChannelIdError),
     #[error("kind {found} is refused: kinds below {FIRST_KIND} belong to Headwater itself")]
@@ -128,6 +130,38 @@ pub(crate) fn read_lines(
         each(event);
         events += 1;
     }
+}
+
+/// Reads one line as the payload of an event: its bytes as they are, without the line feed (or
+/// carriage return and line feed) that ends it. `None` at the end of the input.
+///
+/// A line too long for a payload is skipped to its end, without being held in memory, and the
+/// next call reads the line after it.
+///
+/// # Errors
+///
+/// The input's own.
+pub(crate) fn next_raw_line(
+    input: &mut impl BufRead,
+) -> io::Result<Option<Result<Vec<u8>, LineError>>> {
+    const LONGEST: usize = MAX_PAYLOAD_BYTES + b"\r\n".len();
+    let mut line = Vec::new();
+    let read = input
+        .by_ref()
+        .take(LONGEST as u64)
+        .read_until(b'\n', &mut line)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.pop_if(|last| *last == b'\n').is_some() {
+        line.pop_if(|last| *last == b'\r');
+    } else if read == LONGEST {
+        input.skip_until(b'\n')?;
+    }
+    if line.len() > MAX_PAYLOAD_BYTES {
+        return Ok(Some(Err(LineError::NoPayloadSoLong)));
+    }
+    Ok(Some(Ok(line)))
 }
 
 fn parse(text: &[u8], defaults: &LineDefaults) -> Result<InputEvent, LineError> {
@@ -224,6 +258,35 @@ mod tests {
 
     fn problem(text: &str) -> String {
         read(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn raw_lines_keep_their_bytes_and_a_too_long_one_costs_only_itself() {
+        let longest = vec![b'm'; MAX_PAYLOAD_BYTES];
+        let mut text = b"a\r\n\xff\x00\r\r\n\n".to_vec();
+        for end in [&b"\n"[..], b"\r\n"] {
+            text.extend_from_slice(&longest);
+            text.extend_from_slice(end);
+        }
+        for more in [1, 2, 3, 9_000_000] {
+            text.extend_from_slice(&longest);
+            text.extend(vec![b'n'; more]);
+            text.extend_from_slice(b"\n");
+        }
+        text.extend_from_slice(b"end\r");
+        let mut input = io::BufReader::with_capacity(1000, &text[..]);
+        let mut next = || next_raw_line(&mut input).unwrap();
+        let mut line = || next().unwrap().unwrap();
+        assert_eq!(line(), b"a");
+        assert_eq!(line(), b"\xff\x00\r");
+        assert_eq!(line(), b"");
+        assert_eq!(line(), longest);
+        assert_eq!(line(), longest);
+        for _ in 0..4 {
+            assert!(matches!(next(), Some(Err(LineError::NoPayloadSoLong))));
+        }
+        assert_eq!(next().unwrap().unwrap(), b"end\r");
+        assert!(next().is_none());
     }
 
     #[test]

@@ -1,9 +1,16 @@
 //! A node made from a data folder: with a network, or without.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use headwater::{ALPN, AccessPolicy, Headwater, Limits, LogStore, Open};
-use iroh::{Endpoint, EndpointAddr, SecretKey, TransportAddr, endpoint::presets, protocol::Router};
+use headwater::{
+    ALPN, AccessPolicy, Damage, Headwater, Limits, LogStore, Open, SpaceId, SpaceSummary,
+    StoreError,
+};
+use iroh::{
+    Endpoint, EndpointAddr, EndpointId, SecretKey, TransportAddr, endpoint::presets,
+    protocol::Router,
+};
+use n0_future::boxed::BoxFuture;
 
 use crate::{error::CliError, folder::DataFolder};
 
@@ -31,7 +38,53 @@ pub(crate) fn open_offline(folder: &DataFolder) -> Result<Headwater, CliError> {
     Ok(Headwater::builder().store(folder.store()?).open())
 }
 
-/// A node that dials, and that answers on the connections it dialled.
+/// A space that is held: what its record says of it, or what is wrong with the record.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) id: SpaceId,
+    pub(crate) summary: Result<SpaceSummary, Damage>,
+}
+
+/// The ids of the spaces held, ascending, whatever state they are in.
+///
+/// # Errors
+///
+/// The store cannot list them.
+pub(crate) fn space_ids(node: &Headwater) -> Result<Vec<SpaceId>, StoreError> {
+    tokio::task::block_in_place(|| node.store().spaces())
+}
+
+/// The spaces held, ascending by id. A damaged one does not hide the others.
+///
+/// # Errors
+///
+/// The store fails in another way than by damage to single spaces.
+pub(crate) async fn held_spaces(node: &Headwater) -> Result<Vec<Held>, StoreError> {
+    let mut held = Vec::new();
+    for id in space_ids(node)? {
+        let summary = match node.space(id).summary().await {
+            Ok(Some(summary)) => Ok(summary),
+            Ok(None) => continue,
+            Err(StoreError::Damaged(damage)) => Err(damage),
+            Err(error) => return Err(error),
+        };
+        held.push(Held { id, summary });
+    }
+    Ok(held)
+}
+
+/// Serves these spaces alone.
+#[derive(Debug)]
+pub(crate) struct Only(pub(crate) BTreeSet<SpaceId>);
+
+impl AccessPolicy for Only {
+    fn may_read(&self, _remote: EndpointId, space: SpaceId) -> BoxFuture<bool> {
+        Box::pin(std::future::ready(self.0.contains(&space)))
+    }
+}
+
+/// A node that dials for one space, and answers for that space alone on the connections it
+/// dialled: a peer that lacks something of it may ask back.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) node: Headwater,
@@ -39,7 +92,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Opens the store, then the network.
+    /// Opens the store, then the network, to sync this space.
     ///
     /// # Errors
     ///
@@ -48,6 +101,7 @@ impl Dialer {
         folder: &DataFolder,
         net: NetOptions,
         dial_timeout: Duration,
+        space: SpaceId,
     ) -> Result<Self, CliError> {
         let store = folder.store()?;
         let endpoint = bind(folder.node_key()?, net).await?;
@@ -56,6 +110,7 @@ impl Dialer {
         let node = Headwater::builder()
             .store(store)
             .limits(limits)
+            .policy(Only(BTreeSet::from([space])))
             .spawn(endpoint.clone());
         Ok(Self { node, endpoint })
     }
@@ -172,6 +227,55 @@ async fn bind(key: SecretKey, net: NetOptions) -> Result<Endpoint, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_dials_for_a_space_answers_for_that_space_alone() {
+        use headwater::{CloseCode, SessionError, SyncError, SyncOptions};
+
+        let net = NetOptions {
+            no_relay: true,
+            bind: Some(([127, 0, 0, 1], 0).into()),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        let key = folder.author_key("me").unwrap();
+        let offline = open_offline(&folder).unwrap();
+        let private = offline.create_space(&key).await.unwrap().id();
+        offline.shutdown().await;
+        drop(offline);
+
+        let endpoint = bind(SecretKey::from_bytes(&[3; 32]), net).await.unwrap();
+        let far = Headwater::builder().spawn(endpoint.clone());
+        let router = Router::builder(endpoint.clone())
+            .accept(ALPN, far.clone())
+            .spawn();
+        let shared = far.create_space(&key).await.unwrap();
+        let wait = Duration::from_secs(10);
+        let dialer = Dialer::start(&folder, net, wait, shared.id())
+            .await
+            .unwrap();
+        let mut live = dialer
+            .node
+            .space(shared.id())
+            .sync_with_options(endpoint.addr(), SyncOptions::live());
+        live.history().await.unwrap();
+
+        // The other way on the same connection.
+        let back = EndpointAddr::new(dialer.endpoint.id());
+        let asked = shared.sync_with(back.clone()).await.unwrap();
+        assert!(asked.first_digest_equal);
+        let refused = far.space(private).sync_with(back).await;
+        assert!(
+            matches!(
+                refused,
+                Err(SyncError::Session(SessionError::Reset(CloseCode::Refused)))
+            ),
+            "{refused:?}"
+        );
+        drop(live);
+        dialer.stop().await;
+        router.shutdown().await.unwrap();
+    }
 
     #[test]
     fn a_socket_on_every_address_is_reached_on_loopback_too() {

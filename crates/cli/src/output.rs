@@ -68,6 +68,15 @@ impl Output {
             .and_then(|()| out.flush())
             .map_err(CliError::Output)
     }
+
+    /// Says on standard error what did not end the command: as a sentence, or as a JSON object.
+    pub(crate) fn warn(self, text: &str) {
+        if self.json {
+            eprintln!("{}", serde_json::json!({ "warning": text }));
+        } else {
+            eprintln!("headwater: {text}");
+        }
+    }
 }
 
 /// Standard output for many lines, buffered.

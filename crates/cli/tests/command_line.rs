@@ -343,6 +343,81 @@ fn a_flipped_bit_on_disk_is_found_and_never_exported() {
 }
 
 #[test]
+fn a_damaged_space_is_named_while_the_others_are_checked_and_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    let spaces = ["one", "two", "three"].map(|name| create(&a, name));
+    for name in ["one", "two", "three"] {
+        import(&a, name, &lines(30, 3));
+    }
+    // Only a space's record has its digest.
+    let status = a.json(&["status"]);
+    let held = status["spaces"].as_array().unwrap();
+    let two = held.iter().find(|space| space["name"] == "two").unwrap();
+    let digest: Vec<u8> = {
+        let hex = two["digest"].as_str().unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    let store = a.data.join("store.redb");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let found = bytes.windows(32).enumerate();
+    let places: Vec<_> = found
+        .filter_map(|(at, found)| (found == digest).then_some(at))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&store, &bytes).unwrap();
+
+    let output = a.run(&["verify"]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let reports = objects(&output.stdout);
+    assert_eq!(reports.len(), 3);
+    for report in &reports {
+        assert_eq!(report["sound"], report["name"] != "two", "{report}");
+    }
+    let output = a.run(&["verify", "two"]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let report = objects(&output.stdout).pop().unwrap();
+    assert_eq!(report["fault_count"], 1, "{report}");
+    assert_eq!(a.json(&["verify", "one"])["sound"], true);
+
+    let status = a.json(&["status"]);
+    for space in status["spaces"].as_array().unwrap() {
+        let damaged = space["name"] == "two";
+        assert_eq!(space["held"], true);
+        assert_eq!(space["damaged"].is_string(), damaged, "{space}");
+        assert_eq!(space["events"].is_u64(), !damaged, "{space}");
+    }
+    let server = a.serve();
+    assert!(server.first["damaged"][&spaces[1]].is_string());
+    assert!(server.first["tickets"][&spaces[1]].is_null());
+    for space in [&spaces[0], &spaces[2]] {
+        assert_eq!(b.json(&["sync", server.ticket(space)])["events"], 31);
+    }
+}
+
+#[test]
+fn init_says_what_it_added_to_a_folder_that_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::init(&dir, "a");
+    assert_eq!(a.json(&["init"])["author_created"], false);
+    let said = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        let output = command.arg("--data").arg(&a.data).arg("init").output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    assert!(said().contains("nothing was changed"), "{}", said());
+    std::fs::remove_file(a.data.join("authors.json")).unwrap();
+    let text = said();
+    assert!(text.contains("made the key of author"), "{text}");
+    let id = a.json(&["id"])["authors"]["me"].clone();
+    assert!(text.contains(id.as_str().unwrap()), "{text}");
+}
+
+#[test]
 fn every_failure_has_its_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = Node {
@@ -449,6 +524,66 @@ fn served_lines_reach_a_tail_as_they_come() {
     };
     assert_eq!(tail.signal("INT"), Some(0));
     assert_eq!(server.signal("INT"), Some(0));
+    assert_eq!(a.export("log"), b.export(&space));
+}
+
+#[test]
+fn served_lines_are_kept_byte_for_byte_and_a_bad_one_is_named_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Node::init(&dir, "a");
+    let space = create(&a, "log");
+    let mut serving = a
+        .command(&["serve", "--bind", "127.0.0.1:0", "--append-lines", "log"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut said = BufReader::new(serving.stdout.take().unwrap());
+    said.read_line(&mut first).unwrap();
+    let mut warnings = BufReader::new(serving.stderr.take().unwrap());
+    let first = serde_json::from_str::<Value>(&first).unwrap();
+    let mut input = serving.stdin.take().unwrap();
+    let server = Server {
+        child: serving,
+        first,
+    };
+    let b = Node::init(&dir, "b");
+    let mut tailing = b
+        .command(&["tail", server.ticket(&space)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(tailing.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&events.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["kind"], 0);
+
+    let mut lines = b"good\n\xff\xfe line\n".to_vec();
+    lines.extend(vec![b'x'; (1 << 20) + 1]);
+    lines.extend(b"\n after\r\n\nlast");
+    input.write_all(&lines).unwrap();
+    drop(input);
+    assert_eq!(next()["payload"], "good");
+    assert_eq!(next()["payload_hex"], "fffe206c696e65");
+    assert_eq!(next()["payload"], " after");
+    assert_eq!(next()["payload"], "");
+    assert_eq!(next()["payload"], "last");
+    let mut warning = String::new();
+    warnings.read_line(&mut warning).unwrap();
+    let warning = objects(warning.as_bytes()).pop().unwrap()["warning"].to_string();
+    assert!(
+        warning.contains("line 3") && warning.contains("left out"),
+        "{warning}"
+    );
+    let tail = Server {
+        child: tailing,
+        first: Value::Null,
+    };
+    assert_eq!(tail.signal("INT"), Some(0));
+    assert_eq!(server.signal("INT"), Some(0), "it goes on serving");
+    assert_eq!(objects(&a.export("log")).len(), 6);
     assert_eq!(a.export("log"), b.export(&space));
 }
 

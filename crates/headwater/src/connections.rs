@@ -4,15 +4,12 @@
 //! early, so that the two never race to close a connection the other is about to use.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use headwater_wire::CloseCode;
+use headwater_wire::{CloseCode, SpaceId};
 use iroh::{
     EndpointId,
     endpoint::{Connection, VarInt},
@@ -38,7 +35,21 @@ pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) dialled: bool,
     users: Arc<watch::Sender<usize>>,
-    activity: Arc<AtomicU64>,
+    /// How often requests for the spaces somebody here listens for have moved on.
+    asked_back: Arc<Mutex<HashMap<SpaceId, Heard>>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    listeners: usize,
+    times: u64,
+}
+
+/// Hears the peer's requests for one space on one connection move on.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    space: SpaceId,
+    asked_back: Arc<Mutex<HashMap<SpaceId, Heard>>>,
 }
 
 /// Keeps a connection from being closed as idle.
@@ -77,7 +88,7 @@ impl Accepted {
     /// Takes a connection in, at the cost of the peer's oldest if it has too many; `None` if the
     /// node has too many.
     pub(crate) fn admit(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         let peer = connection.remote_id();
         let of_peer = open.get(&peer).map_or(0, VecDeque::len);
         let total: usize = open.values().map(VecDeque::len).sum();
@@ -101,8 +112,7 @@ impl Accepted {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let open = &self.accepted.open;
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.accepted.open);
         let peer = self.connection.remote_id();
         let id = self.connection.stable_id();
         if let Some(of_peer) = open.get_mut(&peer) {
@@ -167,8 +177,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<EndpointId, Link>> {
-        // A panic elsewhere leaves the map whole: each change is a single step.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }
 
@@ -178,7 +187,7 @@ impl Link {
             connection,
             dialled,
             users: Arc::new(watch::Sender::new(0)),
-            activity: Arc::default(),
+            asked_back: Arc::default(),
         }
     }
 
@@ -206,18 +215,44 @@ impl Link {
         }
     }
 
-    /// Notes that a request of the peer moved on.
-    pub(crate) fn touch(&self) {
-        self.activity.fetch_add(1, Ordering::Relaxed);
+    /// Listens for the peer's requests for a space, until the answer is dropped.
+    pub(crate) fn listen(&self, space: SpaceId) -> Listener {
+        lock(&self.asked_back).entry(space).or_default().listeners += 1;
+        Listener {
+            space,
+            asked_back: Arc::clone(&self.asked_back),
+        }
     }
 
-    /// Changes whenever a request of the peer moves on.
-    pub(crate) fn activity(&self) -> u64 {
-        self.activity.load(Ordering::Relaxed)
+    /// Notes that a request of the peer for a space moved on.
+    pub(crate) fn moved_on(&self, space: SpaceId) {
+        if let Some(heard) = lock(&self.asked_back).get_mut(&space) {
+            heard.times += 1;
+        }
     }
 
     fn is(&self, other: &Self) -> bool {
         self.connection.stable_id() == other.connection.stable_id()
+    }
+}
+
+impl Listener {
+    /// Changes whenever a request for the space moves on.
+    pub(crate) fn times(&self) -> u64 {
+        lock(&self.asked_back)
+            .get(&self.space)
+            .map_or(0, |heard| heard.times)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut heard) = lock(&self.asked_back).entry(self.space) {
+            heard.get_mut().listeners -= 1;
+            if heard.get().listeners == 0 {
+                heard.remove();
+            }
+        }
     }
 }
 
@@ -227,6 +262,11 @@ impl Drop for InUse {
             .users
             .send_modify(|users| *users = users.saturating_sub(1));
     }
+}
+
+/// A panic elsewhere leaves these maps whole: each change is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Closes a connection with one of our codes.

@@ -7,7 +7,7 @@ use headwater_wire::{CloseCode, DecodeError, EncodeError, FrameDecoder, Message}
 use iroh::endpoint::{ReadError, RecvStream, SendStream, WriteError};
 use n0_future::time::Instant;
 
-use crate::{connections::varint, metrics::Metrics};
+use crate::{connections::varint, limits::Limits, metrics::Metrics};
 
 /// Pieces of a stream taken at once; one is about a packet.
 const CHUNKS_AT_ONCE: usize = 32;
@@ -72,6 +72,11 @@ impl FrameReader {
         }
     }
 
+    /// Whether every byte received is part of a message that was taken.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.decoder.is_at_boundary()
+    }
+
     /// Bytes received so far.
     pub(crate) fn received(&self) -> u64 {
         self.received
@@ -92,25 +97,57 @@ pub(crate) struct FrameWriter {
     queue: VecDeque<Bytes>,
     queued: usize,
     sent: u64,
-    /// When the peer last took something, or when something was queued for it to take.
-    moved: Instant,
+    pace: Pace,
+}
+
+/// How fast a peer has to take what is queued for it.
+///
+/// A peer that takes a byte now and then holds what it is served from as surely as one that takes
+/// none: what counts is either an emptied queue or enough bytes.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Bytes that count as enough.
+    enough: u64,
+    /// When enough was last taken, or when something was queued for the peer to take.
+    since: Instant,
+    /// What had been sent by then.
+    sent: u64,
+}
+
+impl Pace {
+    fn restart(&mut self, sent: u64, now: Instant) {
+        self.since = now;
+        self.sent = sent;
+    }
+
+    /// Notes how much has been sent in all.
+    fn note(&mut self, sent: u64, now: Instant) {
+        if sent.saturating_sub(self.sent) >= self.enough {
+            self.restart(sent, now);
+        }
+    }
 }
 
 impl FrameWriter {
-    pub(crate) fn new(stream: SendStream, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(stream: SendStream, metrics: Arc<Metrics>, limits: &Limits) -> Self {
         Self {
             metrics,
             stream,
             queue: VecDeque::new(),
             queued: 0,
             sent: 0,
-            moved: Instant::now(),
+            pace: Pace {
+                enough: limits.least_bytes(limits.write_stall),
+                since: Instant::now(),
+                sent: 0,
+            },
         }
     }
 
+    /// Queues a message whole, or nothing of it.
     pub(crate) fn push(&mut self, message: &Message) -> Result<(), EncodeError> {
         if self.queue.is_empty() {
-            self.moved = Instant::now();
+            self.pace.restart(self.sent, Instant::now());
         }
         for chunk in message.encode_frame()? {
             self.queued += chunk.len();
@@ -133,7 +170,7 @@ impl FrameWriter {
         self.queued = self.queued.saturating_sub(taken);
         self.sent += taken as u64;
         self.metrics.wire_bytes_sent.inc_by(taken as u64);
-        self.moved = Instant::now();
+        self.pace.note(self.sent, Instant::now());
         Ok(())
     }
 
@@ -147,9 +184,13 @@ impl FrameWriter {
         self.sent
     }
 
-    /// When a peer that takes nothing counts as stalled; `None` while nothing waits for it.
+    /// When a peer that takes no more than now counts as stalled; `None` while nothing waits for
+    /// it.
     pub(crate) fn stalls_at(&self, after: Duration) -> Option<Instant> {
-        (!self.queue.is_empty()).then(|| self.moved + after)
+        let since = self.pace.since;
+        (!self.queue.is_empty())
+            .then(|| since.checked_add(after))
+            .flatten()
     }
 
     /// Ends the stream in order.
@@ -163,5 +204,31 @@ impl FrameWriter {
         self.queue.clear();
         self.queued = 0;
         self.stream.reset(varint(code)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trickle_is_no_progress_and_enough_bytes_are() {
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace {
+            enough: 100,
+            since: start,
+            sent: 0,
+        };
+        pace.note(1, later(10));
+        pace.note(99, later(20));
+        assert_eq!(pace.since, start);
+        pace.note(100, later(25));
+        assert_eq!(pace.since, later(25));
+        pace.note(199, later(30));
+        assert_eq!(pace.since, later(25));
+        pace.restart(199, later(40));
+        pace.note(250, later(50));
+        assert_eq!(pace.since, later(40));
     }
 }

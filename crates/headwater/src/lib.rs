@@ -60,6 +60,12 @@
 //!   error that says whose fault it was. A failed or dropped one goes on from what was stored.
 //! - [`Subscription`]s and event streams read the store as fast as they are polled. Nothing is
 //!   queued for a slow reader, and nothing is lost to one.
+//! - Damage to one log never stops an append to another. It ends with
+//!   [`StoreError::Damaged`], which names the log, what comes to the damaged place: reading it, a
+//!   subscription to its space, and a pull that brings more of it. A peer that pulls the space
+//!   from here gets what comes before that log and is then told [`CloseCode::Internal`], so that
+//!   authors behind it do not reach that peer from this node. Damage to a space's own record
+//!   stops that space and [`Headwater::spaces`]. [`Space::verify`] lists what is damaged.
 //! - The [`AccessPolicy`] is asked for every request. The default, [`Open`], serves a space to
 //!   whoever knows its id.
 //! - A node asks back: if a peer that pulls from it turns out to hold more, it pulls in turn on
@@ -79,6 +85,7 @@ mod connections;
 mod frames;
 mod handler;
 mod hub;
+mod lag;
 mod limits;
 mod metrics;
 mod node;

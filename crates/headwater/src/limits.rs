@@ -34,14 +34,16 @@ pub struct Limits {
     /// How long a dialled connection is kept without a stream, so that the next sync with the
     /// same peer spares the handshake. Default 5 s.
     pub idle_connection: Duration,
-    /// How long a peer may take no byte while we have some for it. Default 30 s. QUIC's own idle
-    /// timeout does not catch such a peer, as keep-alives go on.
+    /// How long a peer may take fewer bytes than [`Limits::least_rate`] asks for in that time while
+    /// we have some for it, whether history or live. Default 30 s. QUIC's own idle timeout does
+    /// not catch such a peer, as keep-alives go on.
     pub write_stall: Duration,
     /// Bytes a second, both directions of a stream together, above which a sync counts as going
-    /// on while no message is whole yet. Default 1 KiB/s: the slowest links, not trickles.
+    /// on while no message is whole yet; and those a peer has to take while we have some for it.
+    /// Default 1 KiB/s: the slowest links, not trickles.
     pub least_rate: u32,
     /// How long a finished pull waits for the peer that asks back, counted from the last sign of
-    /// it. Default 10 s.
+    /// the pull in turn; never longer than [`SessionLimits::total`] in all. Default 10 s.
     pub ask_back_wait: Duration,
     /// Bytes queued for one stream before the store is read further. Default 512 KiB: two
     /// batches, so that reading and sending overlap.
@@ -52,8 +54,14 @@ pub struct Limits {
     /// Bytes of runs one transaction takes up at most of those that wait. Default 4 MiB: all of
     /// what one pull may have on its way, as a flush costs the same for little and for much.
     pub commit_bytes: usize,
-    /// Events a live stream may be behind before it is told it lagged. Default 65,536.
+    /// Events that may wait to be sent on a live stream without being counted as lag. Default
+    /// 65,536. More of them are no lag yet, as one commit can bring any number: see
+    /// [`Limits::live_lag_after`].
     pub live_backlog_events: u64,
+    /// How long more than [`Limits::live_backlog_events`] may wait without getting fewer before
+    /// the reader is told it lagged. Default 60 s: a reader that keeps up with the mean is never
+    /// cut, one that falls ever further behind is, and had better ask for the history again.
+    pub live_lag_after: Duration,
     /// Bytes of events read ahead for a subscription or an event stream. Default 256 KiB.
     pub read_ahead_bytes: usize,
     /// Bounds of a single session: timeouts, buffers, counts.
@@ -63,8 +71,12 @@ pub struct Limits {
 impl Limits {
     /// Bytes that have to move within a stall's time to count as progress.
     pub(crate) fn progress_bytes(&self) -> u64 {
-        self.session
-            .stall
+        self.least_bytes(self.session.stall)
+    }
+
+    /// Bytes that have to move within that time.
+    pub(crate) fn least_bytes(&self, within: Duration) -> u64 {
+        within
             .as_secs()
             .max(1)
             .saturating_mul(u64::from(self.least_rate))
@@ -90,6 +102,7 @@ impl Default for Limits {
             write_queue_bytes: 16 * 1024 * 1024,
             commit_bytes: 4 * 1024 * 1024,
             live_backlog_events: 65_536,
+            live_lag_after: Duration::from_secs(60),
             read_ahead_bytes: 256 * 1024,
             session: SessionLimits::default(),
         }

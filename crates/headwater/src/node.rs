@@ -337,16 +337,18 @@ impl Inner {
         self.next_request.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A connection to the peer, in use while the answer lives, and whether it stood already.
+    /// A connection to the peer, in use while the answer lives, and whether it stood already,
+    /// which is so at most if it may be reused.
     pub(crate) async fn connect(
         self: &Arc<Self>,
         peer: EndpointAddr,
+        may_reuse: bool,
     ) -> Result<(InUse, bool), SyncError> {
         let endpoint = self.endpoint.as_ref().ok_or(SyncError::Offline)?;
         let id = peer.id;
         // The queue is never closed.
         let _dialling = self.connections.dialling(id).acquire_owned().await.ok();
-        if let Some(in_use) = self.connections.reuse(id) {
+        if may_reuse && let Some(in_use) = self.connections.reuse(id) {
             return Ok((in_use, true));
         }
         let after = self.limits.dial_timeout;

@@ -8,38 +8,26 @@
 //! stops wanting messages when there are too many; what is not read stays in QUIC's window, then
 //! at the responder. No rule of the protocol stands here.
 
-use std::{sync::Arc, time::Duration};
+mod ending;
+mod session;
 
-use headwater_proto::{
-    HeadRecord, HeadsPage, LocalClock, Requester, RequesterConfig, RequesterOutput, SessionError,
-    SyncEnd,
-};
-use headwater_store::StoreError;
-use headwater_wire::{Blame, CloseCode, Message, SpaceId, SyncOutcome};
-use iroh::{
-    EndpointAddr,
-    endpoint::{ReadError, WriteError},
-};
-use n0_future::time::{Instant, sleep_until, timeout};
+use std::sync::Arc;
+
+use headwater_proto::{SessionError, SyncEnd, Wait};
+use headwater_wire::{Blame, CloseCode, SpaceId, SyncOutcome};
+use iroh::EndpointAddr;
+use n0_future::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::{
-    apply::{Applier, ApplyError},
-    blocking::{Panicked, Queries, blocking},
-    connections::{InUse, close},
-    frames::{Filled, FrameReader, FrameWriter},
-    limits::Limits,
+    connections::InUse,
+    frames::{Filled, FrameReader},
     metrics::Running,
     node::Inner,
     places::Places,
     sync::{Feedback, ForkedAuthor, SyncError, SyncOptions, SyncReport},
 };
-
-/// How long a peer may take to end its stream when a live sync is stopped.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Bytes read after the end of a history before the peer is told to stop: it has nothing to say.
-const MAX_TAIL_BYTES: u64 = 64 * 1024;
+use session::Session;
 
 /// Dials the peer, or uses a connection that stands, and pulls.
 pub(crate) async fn with_peer(
@@ -61,9 +49,10 @@ pub(crate) async fn with_peer(
         () = inner.closing() => return Err(SyncError::ShuttingDown),
         Some(()) = feedback.stop.recv() => return Err(SyncError::Stopped),
     };
+    let mut may_reuse = true;
     loop {
         let (in_use, reused) = tokio::select! {
-            connected = inner.connect(peer.clone()) => connected?,
+            connected = inner.connect(peer.clone(), may_reuse) => connected?,
             () = inner.closing() => return Err(SyncError::ShuttingDown),
             Some(()) = feedback.stop.recv() => return Err(SyncError::Stopped),
         };
@@ -76,22 +65,35 @@ pub(crate) async fn with_peer(
             places: &mut places,
         };
         match pull.run().await {
-            // The peer closed an idle connection just as it was taken up again.
-            Err(SyncError::Closed {
-                code: CloseCode::Done,
-            }) if reused => {
-                debug!("the connection was just closed: dialling anew");
+            Err(error) if reused && was_gone(&error) => {
+                debug!(%error, "the connection that stood is gone: dialling anew");
                 inner.connections.withdraw(&in_use.link);
+                may_reuse = false;
             }
             end => return end,
         }
     }
 }
 
-/// Pulls on a connection the peer opened, because it showed that it holds more.
+/// Whether a pull on a connection that stood failed because of the connection: the peer closed it
+/// as idle just as it was taken up again, or was killed and is not there to answer on it.
+fn was_gone(error: &SyncError) -> bool {
+    matches!(
+        error,
+        SyncError::Closed {
+            code: CloseCode::Done
+        } | SyncError::Session(SessionError::TimedOut {
+            wait: Wait::FirstAnswer,
+            ..
+        })
+    )
+}
+
+/// Pulls from a peer whose request showed that it holds more, on its connection.
 ///
-/// Never waits for its turn: a pull from this peer that is running already does the same, and two
-/// peers that waited for each other's pulls to end would wait for ever.
+/// Never waits for its turn, and does nothing while a pull of the space from this peer runs: that
+/// one brings the same, and two peers that waited for each other's pulls to end would wait for
+/// ever. It is also why nobody asks back a peer that asks back: the pull it answers still runs.
 pub(crate) async fn ask_back(inner: Arc<Inner>, in_use: &InUse, space: SpaceId) {
     let peer = in_use.link.connection.remote_id();
     let Some(mut places) = Places::try_take(&inner, space, peer) else {
@@ -120,32 +122,6 @@ struct Pull<'a> {
     options: &'a SyncOptions,
     feedback: &'a mut Feedback,
     places: &'a mut Places,
-}
-
-/// A stream with a session on it.
-struct Session {
-    session: Requester,
-    reader: FrameReader,
-    writer: FrameWriter,
-    applier: Applier,
-    started: Instant,
-    queries: Queries<Answer>,
-    /// Bytes moved when that last counted as progress.
-    noted: u64,
-    /// The report on the history, once it is complete.
-    history: Option<SyncReport>,
-}
-
-enum Answer {
-    Head(Result<Option<HeadRecord>, StoreError>),
-    Heads(Result<HeadsPage, StoreError>),
-}
-
-/// Why the loop ends before the session does.
-enum Interrupt {
-    Error(SyncError),
-    /// The peer will read no more: its own words on the other stream say why.
-    Deaf,
 }
 
 impl Pull<'_> {
@@ -191,227 +167,46 @@ impl Pull<'_> {
                 Err(error)
             }
         };
-        if report.is_ok() && !self.options.live {
+        if let Ok(report) = &report
+            && !self.options.live
+        {
+            if let Some(history) = self.feedback.history.take() {
+                history.send(report.clone()).ok();
+            }
             // The peer ends its stream when it has pulled in turn, if it asks back.
-            self.await_end_of_stream(&mut running).await;
+            self.await_end_of_stream(&mut running.reader).await;
         }
         report
     }
 
-    async fn open(&self) -> Result<Session, SyncError> {
-        let inner = self.inner;
-        let after = inner.limits.dial_timeout;
-        let opening = timeout(after, self.in_use.link.connection.open_bi());
-        let (send, recv) = tokio::select! {
-            opened = opening => opened
-                .map_err(|_elapsed| SyncError::DialTimeout { after })?
-                .map_err(SyncError::from)?,
-            () = inner.closing() => return Err(SyncError::ShuttingDown),
+    /// Waits for the pull in turn, as long as there are signs of it and not longer than a sync may
+    /// take. The peer has nothing more to say: whatever it says ends the waiting.
+    async fn await_end_of_stream(&mut self, reader: &mut FrameReader) {
+        let limits = &self.inner.limits;
+        let asked_back = self.in_use.link.listen(self.space);
+        let ended = async {
+            if !reader.is_taken() {
+                return Ok(Filled::Bytes);
+            }
+            reader.fill().await
         };
-        let space = self.space;
-        let peer = self.in_use.link.connection.remote_id();
-        let store = Arc::clone(&inner.store);
-        let held = blocking(move || store.summary(&space))
-            .await
-            .map_err(|error| SyncError::Store(Arc::new(error)))?;
-        let clock = held.map_or(LocalClock::Empty, |held| LocalClock::Held {
-            owner: held.owner,
-            digest: held.digest,
-        });
-        let config = RequesterConfig {
-            request_id: inner.next_request_id(),
-            space,
-            budget: self.options.budget,
-            live: self.options.live,
-            limits: inner.limits.session.clone(),
+        let ended = ending::wait_while_active(
+            ended,
+            || asked_back.times(),
+            limits.ask_back_wait,
+            limits.session.total,
+        );
+        let ended = tokio::select! {
+            ended = ended => ended,
+            Some(()) = self.feedback.stop.recv() => None,
+            () = self.inner.closing() => None,
         };
-        Ok(Session {
-            session: Requester::new(config, clock, Duration::ZERO),
-            reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
-            writer: FrameWriter::new(send, Arc::clone(&inner.metrics)),
-            applier: Applier::spawn(Arc::clone(inner), space, peer),
-            started: Instant::now(),
-            queries: Queries::new(),
-            noted: 0,
-            history: None,
-        })
-    }
-
-    async fn drive(&mut self, running: &mut Session) -> Result<SyncEnd, SyncError> {
-        let mut deaf = false;
-        let mut stopping = None;
-        loop {
-            if let Some(end) = self.take_outputs(running) {
-                running.writer.finish();
-                return Ok(end);
-            }
-            if running.session.wants_message()
-                && let Some(message) = running.reader.next_message().map_err(SessionError::from)?
-            {
-                running.session.handle_message(message, running.now())?;
-                continue;
-            }
-            let happened = tokio::select! {
-                happened = self.wait(running, deaf) => happened,
-                () = at(stopping) => return self.cut_live(running).await,
-            };
-            match happened {
-                Ok(()) => running.note_transfer(&self.inner.limits),
-                Err(Interrupt::Deaf) => deaf = true,
-                Err(Interrupt::Error(SyncError::Stopped)) if running.history.is_some() => {
-                    // The peer answers with the end of its stream, after what is on its way.
-                    running.writer.finish();
-                    stopping.get_or_insert(Instant::now() + STOP_PATIENCE);
-                }
-                Err(Interrupt::Error(error)) => return Err(error),
-            }
+        match ended {
+            Some(Ok(Filled::Bytes)) => debug!("the peer goes on after the end"),
+            Some(_) => return,
+            None => debug!("the peer leaves its stream open, and asks nothing back"),
         }
-    }
-
-    /// Does what the session asks for; answers come through [`Pull::wait`].
-    fn take_outputs(&mut self, running: &mut Session) -> Option<SyncEnd> {
-        while let Some(output) = running.session.poll_output() {
-            match output {
-                RequesterOutput::Send(message) => running.push(&message),
-                RequesterOutput::ReadHead(author) => {
-                    let (store, space) = (Arc::clone(&self.inner.store), self.space);
-                    let read = move || Answer::Head(store.head(&space, &author));
-                    running.queries.ask(read);
-                }
-                RequesterOutput::ReadHeads { after, limit } => {
-                    let (store, space) = (Arc::clone(&self.inner.store), self.space);
-                    let read = move || Answer::Heads(store.heads(&space, after, limit));
-                    running.queries.ask(read);
-                }
-                RequesterOutput::Apply(runs) => running.applier.push(runs),
-                RequesterOutput::Progress(progress) => {
-                    self.feedback.progress.send_replace(Some(progress));
-                }
-                RequesterOutput::HistoryComplete(end) => {
-                    self.places.history_done();
-                    let report = self.report(&end, running);
-                    debug!(events = report.events, "history complete, live now");
-                    if let Some(history) = self.feedback.history.take() {
-                        history.send(report.clone()).ok();
-                    }
-                    running.history = Some(report);
-                }
-                RequesterOutput::Finished(end) => return Some(end),
-                _ => debug!("the session asked for something unknown"),
-            }
-        }
-        None
-    }
-
-    /// Waits for the next thing to happen, and tells the session.
-    async fn wait(&mut self, running: &mut Session, deaf: bool) -> Result<(), Interrupt> {
-        let deadline = running.deadline();
-        let stalls_at = running.writer.stalls_at(self.inner.limits.write_stall);
-        let wants = running.session.wants_message();
-        let started = running.started;
-        let Session {
-            session,
-            reader,
-            writer,
-            applier,
-            queries,
-            ..
-        } = running;
-        tokio::select! {
-            filled = reader.fill(), if wants => match filled {
-                Ok(Filled::Bytes) => {}
-                Ok(Filled::End) => session.handle_stream_end()?,
-                Ok(Filled::Cut) => {
-                    return Err(SessionError::StreamEnded { phase: "in mid frame" }.into());
-                }
-                Err(ReadError::Reset(code)) => {
-                    return Err(session.handle_reset(code.into_inner()).into());
-                }
-                Err(ReadError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
-                Err(_closed) => return Err(SessionError::StreamEnded { phase: "reading" }.into()),
-            },
-            sent = writer.send_some(), if !deaf => match sent {
-                Ok(()) => {}
-                Err(WriteError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
-                Err(_stopped) => return Err(Interrupt::Deaf),
-            },
-            applied = applier.next() => match applied {
-                Ok(applied) => session.handle_applied(applied, started.elapsed())?,
-                Err(error) => return Err(not_applied(session, error).into()),
-            },
-            answer = queries.next() => match answer.map_err(SyncError::from)? {
-                Answer::Head(head) => session.handle_owner_head(head.map_err(SyncError::store)?)?,
-                Answer::Heads(page) => session.handle_heads(page.map_err(SyncError::store)?)?,
-            },
-            () = at(deadline) => session.handle_timeout(started.elapsed())?,
-            () = at(stalls_at), if !deaf => {
-                let after = self.inner.limits.write_stall;
-                return Err(SyncError::WriteStalled { after }.into());
-            }
-            Some(()) = self.feedback.stop.recv() => return Err(SyncError::Stopped.into()),
-            () = self.inner.closing() => return Err(SyncError::ShuttingDown.into()),
-        }
-        Ok(())
-    }
-
-    /// Ends a live sync without the peer: what was received is stored, and counted.
-    async fn cut_live(&self, running: &mut Session) -> Result<SyncEnd, SyncError> {
-        running.reader.stop(CloseCode::Done);
-        running.session.handle_stream_end()?;
-        loop {
-            while let Some(output) = running.session.poll_output() {
-                if let RequesterOutput::Finished(end) = output {
-                    return Ok(end);
-                }
-            }
-            let applied = running.applier.next().await;
-            let applied = applied.map_err(|error| not_applied(&mut running.session, error))?;
-            running.session.handle_applied(applied, running.now())?;
-        }
-    }
-
-    /// Tells the peer why, and ends what the code says is to end.
-    fn abandon(&self, running: &mut Session, error: &SyncError) {
-        let code = match error {
-            SyncError::Session(error) => error.close_code(),
-            SyncError::Store(_) | SyncError::Panicked => CloseCode::Internal,
-            SyncError::WriteStalled { .. } => CloseCode::TimedOut,
-            SyncError::Stopped => CloseCode::Cancelled,
-            SyncError::ShuttingDown => CloseCode::ShuttingDown,
-            _ => CloseCode::Done,
-        };
-        running.reader.stop(code);
-        running.writer.reset(code);
-        if code == CloseCode::TimedOut {
-            // The next sync had better dial anew.
-            self.inner.connections.withdraw(&self.in_use.link);
-        }
-        if matches!(error, SyncError::Session(_)) && code.is_connection_wide() {
-            self.inner.connections.withdraw(&self.in_use.link);
-            close(&self.in_use.link.connection, code);
-        }
-    }
-
-    async fn await_end_of_stream(&mut self, running: &mut Session) {
-        let most = running.reader.received() + MAX_TAIL_BYTES;
-        while running.reader.received() < most {
-            let patience = self.inner.limits.ask_back_wait;
-            let before = self.in_use.link.activity();
-            tokio::select! {
-                filled = running.reader.fill() => if !matches!(filled, Ok(Filled::Bytes)) {
-                    return;
-                },
-                () = n0_future::time::sleep(patience) => {
-                    if self.in_use.link.activity() == before {
-                        debug!("the peer leaves its stream open, and asks nothing back");
-                        break;
-                    }
-                }
-                Some(()) = self.feedback.stop.recv() => break,
-                () = self.inner.closing() => break,
-            }
-        }
-        running.reader.stop(CloseCode::Done);
+        reader.stop(CloseCode::Done);
     }
 
     fn report(&self, end: &SyncEnd, running: &mut Session) -> SyncReport {
@@ -434,59 +229,6 @@ impl Pull<'_> {
             forked_authors: end.forked_authors,
             live_end: end.live.map(Into::into),
         }
-    }
-}
-
-impl Session {
-    fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn note_transfer(&mut self, limits: &Limits) {
-        let moved = self.reader.received() + self.writer.sent();
-        if moved - self.noted >= limits.progress_bytes() {
-            self.noted = moved;
-            self.session.handle_transfer(self.now());
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let after = self.session.next_timeout()?;
-        self.started.checked_add(after)
-    }
-
-    fn push(&mut self, message: &Message) {
-        // A session makes no message above the protocol's own bounds.
-        if let Err(error) = self.writer.push(message) {
-            warn!(%error, "a message does not fit a frame");
-        }
-    }
-}
-
-impl From<SyncError> for Interrupt {
-    fn from(error: SyncError) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<SessionError> for Interrupt {
-    fn from(error: SessionError) -> Self {
-        Self::Error(error.into())
-    }
-}
-
-fn not_applied(session: &mut Requester, error: ApplyError) -> SyncError {
-    match error {
-        ApplyError::Invalid(error) => session.handle_invalid_run(error).into(),
-        ApplyError::Store(error) => SyncError::Store(error),
-        ApplyError::Stopped => SyncError::ShuttingDown,
-        ApplyError::Panicked => SyncError::Panicked,
-    }
-}
-
-impl From<Panicked> for SyncError {
-    fn from(_: Panicked) -> Self {
-        Self::Panicked
     }
 }
 

@@ -132,15 +132,29 @@ async fn follow(
     walk.send(vec![SubscriptionItem::CaughtUp]).await?;
     loop {
         watcher.changed().await;
-        let mut wants = watcher.take(AUTHORS_AT_ONCE);
-        wants.retain_mut(|want| {
-            let seen = yielded.entry(want.author).or_insert(want.above);
-            want.above = want.above.max(*seen);
-            *seen = want.through.max(*seen);
-            want.above < want.through
-        });
-        walk.deliver(wants).await?;
+        let wants = watcher.take(AUTHORS_AT_ONCE);
+        walk.deliver(go_on(&mut yielded, from, wants)).await?;
     }
+}
+
+/// What to yield of logs that grew, each from where the last event of it was: never twice, and
+/// never over a hole, whatever the wants say.
+fn go_on(
+    yielded: &mut HashMap<AuthorId, u64>,
+    from: SubscribeFrom,
+    mut wants: Vec<TailWant>,
+) -> Vec<TailWant> {
+    wants.retain_mut(|want| {
+        let first = match from {
+            SubscribeFrom::Start => 0,
+            SubscribeFrom::Now => want.above,
+        };
+        let seen = yielded.entry(want.author).or_insert(first);
+        want.above = *seen;
+        *seen = want.through.max(*seen);
+        want.above < want.through
+    });
+    wants
 }
 
 /// Why a walk ends early.
@@ -400,5 +414,37 @@ impl Stream for Subscription {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.items.poll_item(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUTHOR: AuthorId = AuthorId::from_bytes([1; 32]);
+
+    fn want(above: u64, through: u64) -> TailWant {
+        TailWant {
+            author: AUTHOR,
+            above,
+            through,
+        }
+    }
+
+    #[test]
+    fn a_subscription_goes_on_where_it_stopped_never_twice_and_never_over_a_hole() {
+        let mut yielded = HashMap::from([(AUTHOR, 3)]);
+        let mut after = |wanted| go_on(&mut yielded, SubscribeFrom::Start, vec![wanted]);
+        assert_eq!(after(want(1, 5)), [want(3, 5)]);
+        assert_eq!(after(want(2, 5)), []);
+        assert_eq!(after(want(7, 9)), [want(5, 9)]);
+    }
+
+    #[test]
+    fn a_subscription_to_everything_reads_a_log_it_has_not_seen_from_its_first_event() {
+        let everything = go_on(&mut HashMap::new(), SubscribeFrom::Start, vec![want(4, 6)]);
+        assert_eq!(everything, [want(0, 6)]);
+        let news = go_on(&mut HashMap::new(), SubscribeFrom::Now, vec![want(4, 6)]);
+        assert_eq!(news, [want(4, 6)]);
     }
 }

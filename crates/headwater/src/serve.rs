@@ -13,10 +13,10 @@ use std::{sync::Arc, time::Duration};
 
 use headwater_proto::{
     HeadRecord, HeadsPage, Responder, ResponderOutput, ServeEnd, SessionError, SpaceSummary,
-    StoredRun, TailCheck,
+    StoredRun, TailCheck, Wait,
 };
 use headwater_store::{LogStore, StoreError};
-use headwater_wire::{Blame, CloseCode, SpaceId};
+use headwater_wire::{Blame, CloseCode, EncodeError, SpaceId};
 use iroh::{
     EndpointId,
     endpoint::{ReadError, RecvStream, SendStream, WriteError},
@@ -29,6 +29,7 @@ use crate::{
     connections::{InUse, close},
     frames::{Filled, FrameReader, FrameWriter},
     hub::Watcher,
+    lag::Lag,
     metrics::Running,
     node::Inner,
     pull::{self, at},
@@ -46,12 +47,13 @@ pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, r
         peer,
         session: Responder::new(inner.limits.session.clone(), Duration::ZERO),
         reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
-        writer: FrameWriter::new(send, Arc::clone(&inner.metrics)),
+        writer: FrameWriter::new(send, Arc::clone(&inner.metrics), &inner.limits),
         started: Instant::now(),
         slot: None,
         space: None,
         queries: Queries::new(),
         live: Live::Off,
+        lag: Lag::default(),
         noted: 0,
         ended: false,
         asking_back: None,
@@ -74,6 +76,7 @@ struct Serve {
     space: Option<SpaceId>,
     queries: Queries<Answer>,
     live: Live,
+    lag: Lag,
     /// Bytes moved when that last counted as progress.
     noted: u64,
     /// Whether the peer has ended its stream.
@@ -109,6 +112,8 @@ enum ServeError {
     Session(#[from] SessionError),
     #[error("store failed: {0}")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     #[error("reading the store panicked")]
     Panicked,
     #[error("the connection is gone")]
@@ -127,7 +132,7 @@ impl ServeError {
     fn close_code(&self) -> CloseCode {
         match self {
             Self::Session(error) => error.close_code(),
-            Self::Store(_) | Self::Panicked => CloseCode::Internal,
+            Self::Store(_) | Self::Encode(_) | Self::Panicked => CloseCode::Internal,
             Self::Disconnected => CloseCode::Done,
             Self::WriteStalled { .. } => CloseCode::TimedOut,
             Self::Busy => CloseCode::Busy,
@@ -193,8 +198,10 @@ impl Serve {
                 continue;
             }
             self.wait().await?;
-            self.in_use.link.touch();
             self.note_transfer();
+            if let (Some(space), Live::Off | Live::History(_)) = (self.space, &self.live) {
+                self.in_use.link.moved_on(space);
+            }
         }
     }
 
@@ -219,16 +226,15 @@ impl Serve {
                         Answer::Runs(store.read_runs(space, &wants, max_bytes))
                     });
                 }
-                ResponderOutput::Send(message) => {
-                    // A session makes no message above the protocol's own bounds.
-                    if let Err(error) = self.writer.push(&message) {
-                        warn!(%error, "a message does not fit a frame");
+                ResponderOutput::Send(message) => self.writer.push(&message)?,
+                ResponderOutput::Pinned(heads) => {
+                    if let Live::History(watcher) = &self.live {
+                        watcher.pass(&heads);
                     }
                 }
                 ResponderOutput::AwaitLive => self.await_live()?,
                 ResponderOutput::Finished(end) => return Ok(Some(end)),
-                // Pinned heads: what is sent twice is dropped by the requester.
-                _ => {}
+                _ => debug!("the session asked for something unknown"),
             }
         }
         Ok(None)
@@ -360,7 +366,7 @@ impl Serve {
         };
         let now = self.started.elapsed();
         let backlog = watcher.backlog();
-        if backlog > self.inner.limits.live_backlog_events {
+        if self.lag.is_too_much(backlog, now, &self.inner.limits) {
             self.inner.metrics.live_lagged.inc();
             self.session.handle_live(Vec::new(), backlog, now)?;
         } else {
@@ -371,8 +377,15 @@ impl Serve {
         Ok(())
     }
 
+    /// Sends what is still queued, within the time the session had.
     async fn flush(&mut self) -> Result<(), ServeError> {
         let write_stall = self.inner.limits.write_stall;
+        let total = self.inner.limits.session.total;
+        let since = match self.live {
+            Live::Off | Live::History(_) => self.started,
+            Live::Awaited(_) | Live::Reading(_) => Instant::now(),
+        };
+        let over_at = since.checked_add(total);
         while let Some(stalls_at) = self.writer.stalls_at(write_stall) {
             tokio::select! {
                 sent = self.writer.send_some() => match sent {
@@ -385,18 +398,19 @@ impl Serve {
                 () = at(Some(stalls_at)) => {
                     return Err(ServeError::WriteStalled { after: write_stall });
                 }
+                () = at(over_at) => {
+                    let wait = Wait::Completion;
+                    return Err(SessionError::TimedOut { wait, after: total }.into());
+                }
                 () = self.inner.closing() => return Err(ServeError::ShuttingDown),
             }
         }
         Ok(())
     }
 
-    /// Only the end that was dialled asks back: the other one is pulling already.
+    /// Whoever is asked by somebody that holds more asks back, whichever end dialled.
     fn asks_back(&self, requester_ahead: bool) -> bool {
-        self.inner.ask_back
-            && requester_ahead
-            && !self.in_use.link.dialled
-            && self.asking_back.is_none()
+        self.inner.ask_back && requester_ahead && self.asking_back.is_none()
     }
 
     /// Pulls from a requester that holds more.

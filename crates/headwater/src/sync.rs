@@ -11,7 +11,9 @@ use std::{
 
 use headwater_proto::{Fork, LiveEnd, SessionError, SyncProgress};
 use headwater_store::StoreError;
-use headwater_wire::{AuthorId, Blame, Budget, CloseCode, HeadsDigest, SpaceId, SyncOutcome};
+use headwater_wire::{
+    AuthorId, Blame, Budget, CloseCode, EncodeError, HeadsDigest, SpaceId, SyncOutcome,
+};
 use iroh::{
     EndpointAddr, EndpointId,
     endpoint::{ConnectError, ConnectionError},
@@ -67,10 +69,19 @@ impl SyncOptions {
 pub struct SyncHandle {
     progress: watch::Receiver<Option<SyncProgress>>,
     next_progress: ProgressStream,
-    history: Option<oneshot::Receiver<SyncReport>>,
+    history: History,
     stop: mpsc::Sender<()>,
     end: AbortOnDropHandle<Result<SyncReport, SyncError>>,
     ended: Option<Result<SyncReport, SyncError>>,
+}
+
+/// What is known of the history.
+#[derive(Debug)]
+enum History {
+    Awaited(oneshot::Receiver<SyncReport>),
+    Complete(Box<SyncReport>),
+    /// The sync ended before, and says how.
+    Missed,
 }
 
 struct ProgressStream(Pin<Box<dyn Stream<Item = SyncProgress> + Send + Sync>>);
@@ -119,7 +130,7 @@ impl SyncHandle {
         Self {
             next_progress: ProgressStream::new(progress.clone()),
             progress,
-            history: Some(history),
+            history: History::Awaited(history),
             stop,
             end: AbortOnDropHandle::new(n0_future::task::spawn(pulling.instrument(span))),
             ended: None,
@@ -132,20 +143,23 @@ impl SyncHandle {
         *self.progress.borrow()
     }
 
-    /// Waits until the history is over and reports on it. A live sync goes on.
+    /// Waits until the history is over and reports on it; answers the same ever after. A live sync
+    /// goes on, and one that is not may still wait for the peer to ask back.
     ///
     /// # Errors
     ///
     /// If the sync failed before. What was stored stays.
     pub async fn history(&mut self) -> Result<SyncReport, SyncError> {
-        if let Some(history) = &mut self.history
-            && let Ok(report) = history.await
-        {
-            self.history = None;
-            return Ok(report);
+        if let History::Awaited(history) = &mut self.history {
+            self.history = match history.await {
+                Ok(report) => History::Complete(Box::new(report)),
+                Err(_ended) => History::Missed,
+            };
         }
-        self.history = None;
-        self.finished().await
+        match &self.history {
+            History::Complete(report) => Ok(report.as_ref().clone()),
+            History::Awaited(_) | History::Missed => self.finished().await,
+        }
     }
 
     /// Asks a sync to end now. A live sync then ends with the report of what it received; one
@@ -334,6 +348,9 @@ pub enum SyncError {
     /// This node's store failed.
     #[error("store failed: {0}")]
     Store(#[source] Arc<StoreError>),
+    /// This node made a message that does not fit a frame: a bug here.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The peer took no byte for too long.
     #[error("the peer took nothing for {after:?}")]
     WriteStalled {
@@ -386,6 +403,7 @@ impl SyncError {
             Self::DialTimeout { .. } | Self::Dial(_) | Self::ConnectionLost(_) => Blame::Transport,
             Self::Offline
             | Self::Store(_)
+            | Self::Encode(_)
             | Self::AlreadyLive
             | Self::Stopped
             | Self::ShuttingDown

@@ -337,31 +337,67 @@ impl WriterThread {
     }
 
     fn commit(&self, group: Group) {
-        if group.runs.is_empty() {
-            for (_, waiting) in group.waiting {
-                waiting.answer(Ok(Vec::new()));
-            }
-            return;
-        }
-        let commit = self.store.append(&group.runs);
         self.metrics.commit_jobs.inc_by(group.jobs);
-        let mut outcomes = match commit {
-            Ok(commit) => commit.outcomes,
+        let jobs = group.waiting.len();
+        match self.append(&group.runs, &group.origins) {
+            Ok(outcomes) => {
+                let mut outcomes = outcomes.into_iter();
+                for (runs, waiting) in group.waiting {
+                    waiting.answer(Ok(outcomes.by_ref().take(runs).collect()));
+                }
+            }
+            // It stands in the way of what touches it, and of nothing else.
+            Err(store_error) if jobs > 1 && matches!(*store_error, StoreError::Damaged(_)) => {
+                self.commit_one_by_one(group);
+            }
             Err(store_error) => {
-                error!(error = %store_error, runs = group.runs.len(), "commit failed, nothing stored");
-                self.metrics.commits_failed.inc();
-                let store_error = Arc::new(store_error);
                 for (_, waiting) in group.waiting {
                     waiting.answer(Err(Arc::clone(&store_error)));
                 }
-                return;
             }
-        };
-        self.count(&outcomes);
-        self.publish(&group, &outcomes);
-        for (runs, waiting) in group.waiting {
-            let later = outcomes.split_off(runs.min(outcomes.len()));
-            waiting.answer(Ok(std::mem::replace(&mut outcomes, later)));
+        }
+    }
+
+    /// Commits each job of a group on its own. A local job that goes on from one that failed
+    /// fails with it.
+    fn commit_one_by_one(&self, group: Group) {
+        let (mut runs, mut origins) = (group.runs.as_slice(), group.origins.as_slice());
+        let mut failed: HashMap<(SpaceId, AuthorId), Arc<StoreError>> = HashMap::new();
+        for (count, waiting) in group.waiting {
+            let (of_job, later) = runs.split_at(count.min(runs.len()));
+            let (sent_by, later_origins) = origins.split_at(count.min(origins.len()));
+            (runs, origins) = (later, later_origins);
+            let stands_on = of_job
+                .iter()
+                .find_map(|run| failed.get(&(run.space(), run.author())));
+            let outcomes = match (&waiting, stands_on) {
+                (Waiting::Sign(..), Some(store_error)) => Err(Arc::clone(store_error)),
+                _ => self.append(of_job, sent_by),
+            };
+            if let (Waiting::Sign(..), Err(store_error)) = (&waiting, &outcomes) {
+                let logs = of_job.iter().map(|run| (run.space(), run.author()));
+                failed.extend(logs.map(|log| (log, Arc::clone(store_error))));
+            }
+            waiting.answer(outcomes);
+        }
+    }
+
+    /// Appends in one transaction, and tells the watchers.
+    fn append(&self, runs: &[VerifiedRun], origins: &[Origin]) -> StoreReply {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.store.append(runs) {
+            Ok(commit) => {
+                self.count(&commit.outcomes);
+                self.publish(runs, origins, &commit.outcomes);
+                Ok(commit.outcomes)
+            }
+            Err(store_error) => {
+                error!(error = %store_error, runs = runs.len(), "commit failed, nothing stored");
+                self.metrics.commits_failed.inc();
+                Err(Arc::new(store_error))
+            }
         }
     }
 
@@ -385,23 +421,21 @@ impl WriterThread {
         }
     }
 
-    fn publish(&self, group: &Group, outcomes: &[Result<Appended, AppendError>]) {
-        let appended = group
-            .runs
-            .iter()
-            .zip(&group.origins)
-            .zip(outcomes)
-            .filter_map(|((run, origin), outcome)| {
-                Some(((run.space(), *origin), outcome.as_ref().ok()?))
-            });
-        let sources: HashSet<(SpaceId, Origin)> =
-            appended.clone().map(|(source, _)| source).collect();
-        for (space, origin) in sources {
-            let of_source = appended
-                .clone()
-                .filter(|(source, _)| *source == (space, origin))
-                .map(|(_, appended)| appended);
-            self.hub.publish(space, origin, of_source);
+    fn publish(
+        &self,
+        runs: &[VerifiedRun],
+        origins: &[Origin],
+        outcomes: &[Result<Appended, AppendError>],
+    ) {
+        let mut by_space: HashMap<SpaceId, Vec<(Origin, &Appended)>> = HashMap::new();
+        for ((run, origin), outcome) in runs.iter().zip(origins).zip(outcomes) {
+            if let Ok(appended) = outcome {
+                let of_space = by_space.entry(run.space()).or_default();
+                of_space.push((*origin, appended));
+            }
+        }
+        for (space, appended) in by_space {
+            self.hub.publish(space, appended.iter().copied());
         }
     }
 }

@@ -66,7 +66,7 @@ pub use history::{
     Appended, AppliedRun, HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailState,
     TailWant,
 };
-pub use limits::{HEADS_WINDOW_CHUNKS, MAX_LISTED_FORKS, SessionLimits};
+pub use limits::{HEADS_WINDOW_CHUNKS, MAX_BATCH_BYTES, MAX_LISTED_FORKS, SessionLimits};
 pub use requester::{
     Fork, LiveEnd, LocalClock, Requester, RequesterConfig, RequesterOutput, SyncEnd, SyncProgress,
     Tally,

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use headwater_wire::limits::{MAX_CHUNK_HEADS, TARGET_BATCH_BYTES};
+use headwater_wire::limits::{MAX_CHUNK_HEADS, MAX_PAYLOAD_BYTES, TARGET_BATCH_BYTES};
 
 /// Most chunks of heads a requester sends beyond what the responder's plans have passed.
 ///
@@ -17,6 +17,9 @@ pub const HEADS_WINDOW_CHUNKS: usize = 16;
 /// Most forked authors a session lists by name. More are counted, not listed: a hostile clock may
 /// contradict every log, and its list must not grow with it.
 pub const MAX_LISTED_FORKS: usize = 1024;
+
+/// Most bytes of runs in one batch: what surely fits a frame, with all else the frame holds.
+pub const MAX_BATCH_BYTES: usize = MAX_PAYLOAD_BYTES;
 
 /// Waits, buffers and counts of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +33,17 @@ pub struct SessionLimits {
     pub stall: Duration,
     /// Longest time for the whole history. 10 min; the next sync goes on where this one stopped.
     pub total: Duration,
-    /// Bytes of received runs not yet applied at which a requester stops reading. 3 MiB: with the
-    /// one frame that may follow, a sync stays near 4 MiB.
+    /// Memory of received runs not yet applied at which a requester stops decoding and reading.
+    /// Runs are charged for what they take decoded: their bytes, those that are no payload twice,
+    /// 512 bytes a run and 96 an event. 3 MiB: with the one frame whose rest waits undecoded, a
+    /// sync stays near 4 MiB.
     pub max_unapplied_bytes: usize,
-    /// Most authors in one sync, of both sides together. 65,536: whoever can make keys can make
-    /// authors, and each costs both sides work.
+    /// Most authors in one sync, of both sides together, and of the requester's side with those
+    /// that begin in the live part. 65,536: whoever can make keys can make authors, and each costs
+    /// both sides work.
     pub max_authors: u64,
-    /// Bytes of runs a responder asks its store for at a time. 256 KiB: one commit's worth.
+    /// Bytes of runs a responder asks its store for at a time, from 1 to [`MAX_BATCH_BYTES`] (other
+    /// values are clamped). 256 KiB: one commit's worth.
     pub batch_bytes: usize,
     /// Heads read from the store at a time, from 2 to 1,024 (other values are clamped).
     pub page_heads: usize,
@@ -60,5 +67,33 @@ impl SessionLimits {
     /// [`SessionLimits::page_heads`] within its bounds.
     pub(crate) fn page(&self) -> usize {
         self.page_heads.clamp(2, MAX_CHUNK_HEADS)
+    }
+
+    /// [`SessionLimits::batch_bytes`] within its bounds.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch_bytes.clamp(1, MAX_BATCH_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_wire::limits::{MAX_BATCH_RUNS, MAX_FRAME_BYTES};
+
+    #[test]
+    fn a_batch_of_any_asked_for_size_fits_a_frame() {
+        // Tag, request id, `more`, number of runs; and each run's length.
+        let beside = 1 + 10 + 1 + 3 + 3 * MAX_BATCH_RUNS;
+        assert!(MAX_BATCH_BYTES + beside <= MAX_FRAME_BYTES);
+        let batch = |batch_bytes| {
+            let limits = SessionLimits {
+                batch_bytes,
+                ..SessionLimits::default()
+            };
+            limits.batch()
+        };
+        assert_eq!(batch(0), 1);
+        assert_eq!(batch(70_000), 70_000);
+        assert_eq!(batch(usize::MAX), MAX_BATCH_BYTES);
     }
 }

@@ -80,7 +80,12 @@ impl LogStore for MemoryStore {
 
     fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
         let mut tables = self.tables.write().map_err(|_| torn())?;
-        append::append(&mut *tables, runs)
+        let appended = append::append(&mut *tables, runs);
+        match appended {
+            Ok(_) => tables.undo.clear(),
+            Err(_) => tables.take_back(),
+        }
+        appended
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -148,6 +153,39 @@ pub(crate) struct MemoryTables {
     nodes: BTreeMap<(u32, Prefix), Node>,
     next_space: u32,
     next_log: u32,
+    /// What the append that runs now has replaced, oldest first.
+    undo: Vec<Replaced>,
+}
+
+/// A row as it was before it was written; `None` if there was none.
+#[derive(Debug)]
+enum Replaced {
+    Space(SpaceId, Option<SpaceRow>),
+    Head((u32, AuthorId), Option<HeadRow>),
+    Run((u32, u64), Option<(Side, Bytes)>),
+    Node((u32, Prefix), Option<Node>),
+}
+
+impl MemoryTables {
+    /// Puts back every row an append has written, the last one first. Numbers it has taken stay
+    /// taken: they only have to differ.
+    fn take_back(&mut self) {
+        while let Some(replaced) = self.undo.pop() {
+            match replaced {
+                Replaced::Space(key, row) => put_back(&mut self.spaces, key, row),
+                Replaced::Head(key, row) => put_back(&mut self.heads, key, row),
+                Replaced::Run(key, row) => put_back(&mut self.runs, key, row),
+                Replaced::Node(key, row) => put_back(&mut self.nodes, key, row),
+            }
+        }
+    }
+}
+
+fn put_back<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, row: Option<V>) {
+    match row {
+        Some(row) => table.insert(key, row),
+        None => table.remove(&key),
+    };
 }
 
 impl Tables for MemoryTables {
@@ -226,7 +264,8 @@ impl TablesMut for MemoryTables {
     }
 
     fn put_space(&mut self, space: &SpaceId, row: &SpaceRow) -> Result<(), StoreError> {
-        self.spaces.insert(*space, *row);
+        let before = self.spaces.insert(*space, *row);
+        self.undo.push(Replaced::Space(*space, before));
         Ok(())
     }
 
@@ -236,18 +275,23 @@ impl TablesMut for MemoryTables {
         author: &AuthorId,
         row: &HeadRow,
     ) -> Result<(), StoreError> {
-        self.heads.insert((space.no, *author), *row);
+        let key = (space.no, *author);
+        let before = self.heads.insert(key, *row);
+        self.undo.push(Replaced::Head(key, before));
         Ok(())
     }
 
     fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError> {
-        let row = (side.clone(), bytes.clone());
-        self.runs.insert((log.no, side.last_seq), row);
+        let key = (log.no, side.last_seq);
+        let before = self.runs.insert(key, (side.clone(), bytes.clone()));
+        self.undo.push(Replaced::Run(key, before));
         Ok(())
     }
 
     fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError> {
-        self.runs.remove(&(log.no, last_seq));
+        let key = (log.no, last_seq);
+        let before = self.runs.remove(&key);
+        self.undo.push(Replaced::Run(key, before));
         Ok(())
     }
 
@@ -257,7 +301,9 @@ impl TablesMut for MemoryTables {
         prefix: &Prefix,
         node: &Node,
     ) -> Result<(), StoreError> {
-        self.nodes.insert((space.no, *prefix), node.clone());
+        let key = (space.no, *prefix);
+        let before = self.nodes.insert(key, node.clone());
+        self.undo.push(Replaced::Node(key, before));
         Ok(())
     }
 }
@@ -267,4 +313,56 @@ fn next(number: &mut u32, what: &'static str) -> Result<u32, StoreError> {
     let taken = *number;
     *number = taken.checked_add(1).ok_or(StoreError::Full { what })?;
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::World;
+
+    #[test]
+    fn an_append_that_meets_damage_leaves_nothing_of_itself() {
+        let (world, other) = (World::new(1), World::new(2));
+        let store = MemoryStore::new();
+        world.found(&store);
+        let (mut grows, mut damaged) = (world.author(1), world.author(2));
+        let first = grows.run(3);
+        let _ = store.append(&[first]).unwrap();
+        // The run that is about to go missing, and is looked for when it comes again.
+        let overlap = damaged.run(4);
+        let _ = store.append(std::slice::from_ref(&overlap)).unwrap();
+        let _ = store.append(&[damaged.run(2)]).unwrap();
+        let lost = {
+            let mut tables = store.tables.write().unwrap();
+            let key = (tables.next_log - 1, 4);
+            tables.runs.remove(&key).map(|row| (key, row)).unwrap()
+        };
+        let rows = || {
+            let tables = store.tables.read().unwrap();
+            assert!(tables.undo.is_empty());
+            format!(
+                "{:?} {:?} {:?} {:?}",
+                tables.spaces, tables.heads, tables.runs, tables.nodes
+            )
+        };
+        let before = rows();
+        let mut call = vec![other.genesis.clone()];
+        // Enough of them that stored runs are merged, and so removed, on the way.
+        call.extend((0..30).map(|_| grows.run(1)));
+        call.push(world.author(3).run(1));
+        call.push(overlap);
+        let met = store.append(&call);
+        assert!(
+            matches!(met, Err(StoreError::Damaged(Damage::Missing { .. }))),
+            "{met:?}"
+        );
+        assert_eq!(rows(), before);
+
+        let (key, row) = lost;
+        store.tables.write().unwrap().runs.insert(key, row);
+        let stored = store.append(&call).unwrap();
+        assert_eq!(stored.outcomes.iter().filter(|run| run.is_ok()).count(), 32);
+        world.assert_sound(&store);
+        other.assert_sound(&store);
+    }
 }

@@ -168,7 +168,8 @@ impl Answer {
         let mut above = want.above;
         while above < through {
             let side = side_at(tables, log, above + 1)?;
-            // The cut run is not longer than the whole one.
+            // A run that goes out whole is as long as its record says. How long a cut one is shows
+            // only once it is cut: it may be a little longer than the whole.
             if !self.runs.is_empty() && side.first_seq > above && side.len as usize > self.room {
                 return Ok(false);
             }

@@ -1,6 +1,6 @@
 //! Live syncs, subscriptions, and shutting down.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use headwater::{
     AuthorId, DiskStore, Event, Headwater, LiveEnding, MemoryStore, SubscribeFrom, Subscription,
@@ -153,23 +153,89 @@ async fn a_live_sync_is_asked_back_for_what_the_peer_lacks() {
 }
 
 #[tokio::test]
-async fn a_live_reader_that_falls_too_far_behind_is_told_how_much_it_missed() {
+async fn a_live_reader_that_falls_ever_further_behind_is_told_how_much_it_missed() {
     let mut limits = headwater::Limits::default();
+    // Two commits waiting to be sent, one after the other, are too much already.
     limits.live_backlog_events = 100;
+    limits.live_lag_after = Duration::ZERO;
     let source = Node::build(Headwater::builder().limits(limits)).await;
     let puller = Node::spawn().await;
     let space = filled(&source.headwater, 1, 1).await;
     let pulled = puller.space(space.id());
     let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
     sync.history().await.expect("history");
+    let mut arriving = pulled.subscribe(SubscribeFrom::Now);
 
-    // One commit above the limit: it can only be announced as missed.
     write(&space, 1, "a flood", 101).await;
+    for _ in 0..101 {
+        next_event(&mut arriving).await;
+    }
+    write(&space, 1, "no smaller", 102).await;
 
     let report = sync.await.expect("an end that is no failure");
-    assert_eq!(report.live_end, Some(LiveEnding::Lagged { missed: 101 }));
+    assert_eq!(report.live_end, Some(LiveEnding::Lagged { missed: 102 }));
     pulled.sync_with(source.addr()).await.expect("goes on");
     assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_commit_of_100_000_events_does_not_cut_a_fast_live_reader() {
+    const EVENTS: usize = 100_000;
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 1, 1).await;
+    let pulled = puller.space(space.id());
+    let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    sync.history().await.expect("history");
+    let mut arriving = pulled.subscribe(SubscribeFrom::Now);
+
+    write(&space, 1, "import", EVENTS).await;
+    write(&space, 2, "after", 1).await;
+
+    for _ in 0..EVENTS + 1 {
+        next_event(&mut arriving).await;
+    }
+    sync.stop();
+    let report = sync.await.expect("ended in order");
+    assert_eq!(report.live_end, Some(LiveEnding::Closed));
+    assert_equal(&space, &pulled).await;
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_history_of_a_live_sync_is_reported_as_often_as_it_is_asked_for() {
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 1, 5).await;
+    let pulled = puller.space(space.id());
+    let mut sync = pulled.sync_with_options(source.addr(), SyncOptions::live());
+    let first = sync.history().await.expect("history");
+    let second = sync.history().await.expect("history again");
+    assert_eq!(first, second);
+    sync.stop();
+    sync.await.expect("ended in order");
+    puller.shutdown().await;
+    source.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_sync_may_begin_as_soon_as_another_is_dropped() {
+    let (source, puller) = (Node::spawn().await, Node::spawn().await);
+    let space = filled(&source.headwater, 1, 1).await;
+    let pulled = puller.space(space.id());
+    let live = || pulled.sync_with_options(source.addr(), SyncOptions::live());
+
+    let mut first = live();
+    first.history().await.expect("history");
+    for _ in 0..20 {
+        drop(first);
+        first = live();
+        first.history().await.expect("begins");
+    }
+
+    first.stop();
+    first.await.expect("ended in order");
     puller.shutdown().await;
     source.shutdown().await;
 }
@@ -268,6 +334,51 @@ async fn appends_made_at_once_share_commits() {
         "{} commits",
         metrics.commits.get()
     );
+    assert!(space.verify(|_| ()).await.expect("checked").is_sound());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_fails_what_touches_it_and_not_what_shares_its_commit() {
+    let (store, gate) = GatedStore::new(MemoryStore::new(), 2);
+    let node = Headwater::builder().store(store).open();
+    let space = filled(&node, 0, 0).await;
+    write(&space, 9, "second", 1).await;
+    gate.damage(author(1).id());
+
+    // The first commit waits, and the others gather behind it in one group, in this order.
+    let first = tokio::spawn({
+        let space = space.clone();
+        async move { write(&space, 9, "first", 1).await }
+    });
+    gate.reached().await;
+    let both = vec![
+        (author(1), drafts("both", 1)),
+        (author(2), drafts("both", 1)),
+    ];
+    let on_it = vec![
+        (author(2), drafts("more", 1)),
+        (author(3), drafts("more", 1)),
+    ];
+    let unrelated = vec![(author(4), drafts("unrelated", 3))];
+    let opened = async { gate.open() };
+    let (both, on_it, unrelated, ()) = tokio::join!(
+        biased;
+        space.import(both),
+        space.import(on_it),
+        space.import(unrelated),
+        opened
+    );
+
+    assert!(matches!(both, Err(WriteError::Store(_))), "{both:?}");
+    // Signed to go on from what failed: all or nothing, and so nothing.
+    assert!(matches!(on_it, Err(WriteError::Store(_))), "{on_it:?}");
+    unrelated.expect("stored");
+    first.await.expect("stored");
+    for (number, seq) in [(1, 0), (2, 0), (3, 0), (4, 3), (9, 2)] {
+        assert_eq!(seq_of(&space, author(number).id()).await, seq);
+    }
+    write(&space, 2, "again", 1).await;
     assert!(space.verify(|_| ()).await.expect("checked").is_sound());
     node.shutdown().await;
 }

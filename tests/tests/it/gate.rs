@@ -10,7 +10,7 @@ use std::{
 };
 
 use headwater::{
-    AuthorHead, AuthorId, Event, HeadRecord, HeadsPage, LogStore, SpaceId, SpaceSummary,
+    AuthorHead, AuthorId, Damage, Event, HeadRecord, HeadsPage, LogStore, SpaceId, SpaceSummary,
     StoreError, VerifyProgress, VerifyReport,
     proto::{StoredRun, TailCheck, TailWant},
     store::{Commit, StoreId},
@@ -29,6 +29,7 @@ pub(crate) struct GatedStore<S> {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     broken: Arc<AtomicBool>,
+    damaged: Arc<Mutex<Option<AuthorId>>>,
     passes: Arc<(Mutex<usize>, Condvar)>,
     waiting: Arc<watch::Sender<usize>>,
 }
@@ -38,6 +39,7 @@ impl<S: LogStore> GatedStore<S> {
     pub(crate) fn new(inner: S, passes: usize) -> (Self, Gate) {
         let gate = Gate {
             broken: Arc::default(),
+            damaged: Arc::default(),
             passes: Arc::new((Mutex::new(passes), Condvar::new())),
             waiting: Arc::new(watch::Sender::new(0)),
         };
@@ -70,6 +72,11 @@ impl Gate {
         self.broken.store(true, Ordering::SeqCst);
     }
 
+    /// Makes every later commit that touches this log fail, as a damaged run does.
+    pub(crate) fn damage(&self, author: AuthorId) {
+        *self.damaged.lock().expect("lock") = Some(author);
+    }
+
     fn pass(&self) {
         let (passes, changed) = &*self.passes;
         let mut left = passes.lock().expect("lock");
@@ -93,6 +100,14 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         self.gate.pass();
         if self.gate.broken.load(Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+        }
+        let damaged = *self.gate.damaged.lock().expect("lock");
+        if let Some(run) = runs.iter().find(|run| Some(run.author()) == damaged) {
+            return Err(StoreError::Damaged(Damage::Run {
+                space: run.space(),
+                author: run.author(),
+                seq: 1,
+            }));
         }
         self.inner.append(runs)
     }

@@ -1,14 +1,16 @@
 //! Peers that break the rules, on raw streams: each ends its own sync with a named error and a
 //! close code, changes nothing that is stored, and leaves the node serving others.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use headwater::{
-    ALPN, AuthorHead, AuthorId, Blame, CloseCode, EventDraft, Headwater, SessionError, Space,
-    SpaceId, SyncError,
+    ALPN, AuthorHead, AuthorId, Blame, CloseCode, EventDraft, EventRef, Headwater, Limits,
+    SessionError, Space, SpaceId, SyncError,
     wire::{
-        Budget, Clock, ClockEntry, EventId, FrameDecoder, HeadsChunk, HeadsDigest, Message,
-        PlanTotals, Run, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2, sign_genesis,
-        sign_runs,
+        Budget, Clock, ClockEntry, EventId, FrameDecoder, HeadsChunk, HeadsDigest, HeadsSummary,
+        Message, PlanTotals, Run, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2,
+        sign_genesis, sign_runs,
     },
 };
 use iroh::{
@@ -292,6 +294,35 @@ async fn a_peer_killed_in_mid_sync_again_and_again_is_served_when_it_comes_back(
     assert_equal(&space, &pulled).await;
     again.shutdown().await;
     drop(killed);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_requester_that_reads_nothing_is_left_though_all_it_asked_for_is_on_its_way() {
+    let mut limits = Limits::default();
+    // Only the longest time of a sync is left to end this one.
+    limits.write_stall = Duration::from_secs(3600);
+    limits.session.stall = Duration::from_secs(3600);
+    limits.session.total = Duration::from_secs(2);
+    let node = Node::build(Headwater::builder().limits(limits)).await;
+    let space = filled(&node.headwater, 0, 0).await;
+    // Above a stream's window by less than is queued: the session is over, and waits for us.
+    let large = (0..1400).map(|at| EventDraft::new(16, at, vec![1; 1000]));
+    let appended = space.append_batch(&author(1), large.collect()).await;
+    appended.expect("appended");
+    let attacker = endpoint().await;
+    let connection = attacker
+        .connect(node.addr(), ALPN)
+        .await
+        .expect("connected");
+    let (mut send, _unread) = connection.open_bi().await.expect("stream");
+
+    let bytes = frames([request(space.id(), Clock::Heads), chunk(7, Vec::new())]);
+    send.write_all(&bytes).await.expect("written");
+    let told = send.stopped().await.expect("told").expect("with a code");
+
+    assert_eq!(code(told.into_inner()), CloseCode::TimedOut);
+    assert_eq!(node.headwater.metrics().serves_completed.get(), 1);
     node.shutdown().await;
 }
 
@@ -708,34 +739,83 @@ async fn broken_promises_and_foreign_answers_are_refused() {
     .await;
 }
 
-#[tokio::test]
-async fn a_history_that_was_cut_short_is_seen_by_its_digest() {
-    let logs = logs();
+/// The last event of a run, and the head its author then has.
+fn last_of(logs: &Logs, run: &Run) -> (EventRef, ClockEntry) {
+    let ids = run.event_ids(&logs.space);
+    let id = *ids.last().expect("an event");
+    let (author, seq) = (run.author(), run.last_seq());
+    let head = AuthorHead { seq, id };
+    let entry = ClockEntry {
+        author,
+        head,
+        forked: false,
+    };
+    (EventRef { author, seq, id }, entry)
+}
+
+/// The genesis, one run, and an account of both with this digest.
+fn whole_history(logs: &Logs, joined_digest: HeadsDigest) -> Vec<u8> {
+    let run = &logs.runs[0];
     let complete = Message::HistorySyncComplete(headwater::wire::HistorySyncComplete {
         request_id: 1,
         outcome: headwater::SyncOutcome::Complete,
-        last_event: None,
+        last_event: Some(last_of(logs, run).0),
         events: 5,
         stubs: 0,
-        joined_digest: HeadsDigest::EMPTY,
+        joined_digest,
         stream_generation: 1,
         cursor: None,
         receipt: None,
     });
-    let mut messages = last_segment(&[&logs.runs[0]]).to_vec();
-    messages.push(complete);
-    let bytes = after_genesis(&logs, messages);
+    let served = last_segment(&[run]);
+    after_genesis(logs, served.into_iter().chain([complete]))
+}
+
+#[tokio::test]
+async fn a_history_that_was_cut_short_is_seen_by_its_digest() {
+    let logs = logs();
+    // Everything else is as an honest responder says it that holds a log more.
+    let bytes = whole_history(&logs, HeadsDigest::EMPTY);
     let outcome = pull_from(logs.space, Trick::Say(bytes)).await;
     let error = session_error(&outcome);
     assert!(
-        matches!(
-            error,
-            SessionError::LastEventMismatch | SessionError::DigestMismatch { .. }
-        ),
+        matches!(error, SessionError::DigestMismatch { .. }),
         "{error}"
     );
     // What came was signed by its authors, and stays.
     assert_eq!(outcome.stored, 5);
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_on_after_the_end_does_not_keep_the_sync_from_ending() {
+    let logs = logs();
+    let mut heads = vec![
+        last_of(&logs, &logs.genesis).1,
+        last_of(&logs, &logs.runs[0]).1,
+    ];
+    heads.sort_by_key(|entry| entry.author);
+    let digest = HeadsSummary::from_entries(heads).expect("sorted").digest();
+    let mut bytes = whole_history(&logs, digest);
+    // One byte of another frame, and never an end.
+    bytes.push(0);
+    let (endings, mut ended) = mpsc::unbounded_channel();
+    let trick = Trick::Say(bytes);
+    let router = Router::builder(endpoint().await)
+        .accept(ALPN, Hostile { trick, endings })
+        .spawn();
+    let mut limits = Limits::default();
+    limits.ask_back_wait = Duration::from_secs(3600);
+    let victim = Node::build(Headwater::builder().limits(limits)).await;
+    let pulled = victim.space(logs.space);
+
+    let report = pulled.sync_with(router.endpoint().addr()).await;
+
+    let report = report.expect("the history was whole");
+    assert_eq!(report.outcome, headwater::SyncOutcome::Complete);
+    assert_eq!(contents(&pulled).await.len(), 5);
+    assert_eq!(ended.recv().await, Some(Ending::Finished));
+    victim.shutdown().await;
+    router.shutdown().await.expect("router");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Whole nodes over real QUIC on loopback, in one process.
 
+mod connections;
 mod following;
 mod gate;
 mod hostile;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     error::CliError,
-    node,
+    node::{self, Held},
     output::{bytes, count},
 };
 
@@ -14,7 +14,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     let endpoint_id = folder.node_key()?.public().to_string();
     let known = folder.spaces()?;
     let node = node::open_offline(&folder)?;
-    let held = node.spaces().await;
+    let held = node::held_spaces(&node).await;
     node.shutdown().await;
     let held = held?;
 
@@ -23,10 +23,23 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         "data      {}\nendpoint  {endpoint_id}",
         folder.path().display()
     );
-    for summary in &held {
-        let known = known.get(summary.space);
-        let name = known.map_or_else(|| summary.space.fmt_short(), |known| known.name.clone());
+    for Held { id, summary } in &held {
+        let known = known.get(*id);
+        let name = known.map_or_else(|| id.fmt_short(), |known| known.name.clone());
         let peers = known.map(peer_ids).unwrap_or_default();
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(damage) => {
+                let damage = damage.to_string();
+                text += &format!(
+                    "\n\n{name}\n  space   {id}\n  DAMAGED {damage}; see `headwater verify`"
+                );
+                spaces.push(json!({
+                    "space": id, "name": name, "held": true, "damaged": damage, "peers": peers,
+                }));
+                continue;
+            }
+        };
         text += &format!(
             "\n\n{name}\n  space   {}\n  owner   {}\n  holds   {} by {}, {} of payload\n  digest  {}\n  peers   {}",
             summary.space,
@@ -52,7 +65,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     }
     let joined = known
         .iter()
-        .filter(|known| held.iter().all(|summary| summary.space != known.id));
+        .filter(|known| held.iter().all(|held| held.id != known.id));
     for known in joined {
         let name = &known.name;
         text += &format!(

@@ -35,7 +35,8 @@ pub(super) async fn run(context: &Context, args: SyncArgs) -> Result<(), CliErro
     let peers = peers_of(&folder, &wanted)?;
     let name = name_of(&folder, wanted.id)?;
     let dial_timeout = Duration::from_secs(args.dial.dial_timeout);
-    let dialer = Dialer::start(&folder, context.net(args.dial.bind), dial_timeout).await?;
+    let net = context.net(args.dial.bind);
+    let dialer = Dialer::start(&folder, net, dial_timeout, wanted.id).await?;
     let synced = tokio::select! {
         synced = from_first_reachable(context.output, &dialer.node, &wanted, &peers) => synced,
         () = stop::requested(INTERRUPTED) => Err(CliError::Interrupted),

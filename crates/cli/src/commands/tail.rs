@@ -18,7 +18,8 @@ pub(super) async fn run(context: &Context, args: TailArgs) -> Result<(), CliErro
     let wanted = wanted_space(&folder, &args.space)?;
     let peers = peers_of(&folder, &wanted)?;
     let dial_timeout = Duration::from_secs(args.dial.dial_timeout);
-    let dialer = Dialer::start(&folder, context.net(args.dial.bind), dial_timeout).await?;
+    let net = context.net(args.dial.bind);
+    let dialer = Dialer::start(&folder, net, dial_timeout, wanted.id).await?;
     let from = if args.from_start {
         SubscribeFrom::Start
     } else {

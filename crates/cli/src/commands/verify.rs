@@ -1,6 +1,6 @@
 //! `verify`: every stored run checked again, from bytes to heads tree.
 
-use headwater::{SpaceId, VerifyReport};
+use headwater::{Headwater, SpaceId, StoreError, VerifyReport};
 use serde_json::json;
 
 use super::{Context, name_of, wanted_space};
@@ -15,32 +15,21 @@ pub(super) async fn run(context: &Context, space: Option<&str>) -> Result<(), Cl
     let folder = context.folder()?;
     let wanted = space.map(|text| wanted_space(&folder, text)).transpose()?;
     let node = node::open_offline(&folder)?;
+    let held = node::space_ids(&node).map_err(|error| match error {
+        StoreError::Damaged(damage) => CliError::SpacesDamaged(damage),
+        error => error.into(),
+    })?;
     let spaces = match wanted {
-        Some(wanted) => vec![wanted.id],
-        None => node
-            .spaces()
-            .await?
-            .iter()
-            .map(|summary| summary.space)
-            .collect(),
+        Some(wanted) if held.contains(&wanted.id) => vec![wanted.id],
+        Some(wanted) => return Err(CliError::NotHeld(wanted.id)),
+        None => held,
     };
     if spaces.is_empty() {
         context.output.line("nothing is here yet")?;
     }
     let mut damaged = 0;
     for id in spaces {
-        if node.space(id).summary().await?.is_none() {
-            return Err(CliError::NotHeld(id));
-        }
-        let bar = Bar::new(context.output, "verify");
-        let report = node
-            .space(id)
-            .verify({
-                let bar = bar.clone();
-                move |at| bar.set(at.events, at.total_events)
-            })
-            .await?;
-        bar.finish();
+        let report = check(context, &node, id).await?;
         damaged += u64::from(!report.is_sound());
         say(context, id, &name_of(&folder, id)?, &report)?;
     }
@@ -48,6 +37,30 @@ pub(super) async fn run(context: &Context, space: Option<&str>) -> Result<(), Cl
     match damaged {
         0 => Ok(()),
         damaged => Err(CliError::VerifyFailed(damaged)),
+    }
+}
+
+/// Checks one space. Damage that ends the check is a fault of the space like any other, so that
+/// the spaces after it are checked, too.
+async fn check(context: &Context, node: &Headwater, id: SpaceId) -> Result<VerifyReport, CliError> {
+    let bar = Bar::new(context.output, "verify");
+    let checked = node
+        .space(id)
+        .verify({
+            let bar = bar.clone();
+            move |at| bar.set(at.events, at.total_events)
+        })
+        .await;
+    bar.finish();
+    match checked {
+        Ok(report) => Ok(report),
+        Err(StoreError::Damaged(damage)) => {
+            let mut report = VerifyReport::default();
+            report.faults.push(damage);
+            report.fault_count = 1;
+            Ok(report)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::file;
 use crate::error::CliError;
 
-const FILE: &str = "authors.json";
+pub(super) const FILE: &str = "authors.json";
 const VERSION: u32 = 1;
 
 /// The keys of this data folder. One label has one key: a device of its own makes its own.

@@ -20,7 +20,11 @@ impl Lock {
     /// Waits for the lock; its holders need it for milliseconds.
     pub(super) fn take(path: &Path) -> Result<Self, CliError> {
         let take = || {
-            let file = File::options().create(true).append(true).open(path)?;
+            let mut options = File::options();
+            options.create(true).append(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let file = options.open(path)?;
             file.lock()?;
             Ok(file)
         };
@@ -36,6 +40,37 @@ pub(super) fn create_private_folder(path: &Path) -> Result<(), CliError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path).map_err(at(path))
+}
+
+/// Whether others than its owner may do anything with a file or folder. A missing one is private.
+#[cfg(unix)]
+pub(super) fn is_open_to_others(path: &Path) -> Result<bool, CliError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    match fs::metadata(path) {
+        Ok(facts) => Ok(facts.permissions().mode() & 0o077 != 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(at(path)(source)),
+    }
+}
+
+/// Takes a file away from everybody but its owner.
+#[cfg(unix)]
+pub(super) fn make_private(path: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at(path))
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_open_to_others(_path: &Path) -> Result<bool, CliError> {
+    // Files have no such mode here; a folder in the user's profile is the user's.
+    Ok(false)
+}
+
+#[cfg(not(unix))]
+pub(super) fn make_private(_path: &Path) -> Result<(), CliError> {
+    Ok(())
 }
 
 /// Replaces a file whole: after a crash it holds the old bytes or the new ones. Only its owner

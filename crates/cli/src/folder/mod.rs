@@ -4,8 +4,8 @@
 //! DIR/node.key       the endpoint's secret key, hex            0600
 //! DIR/authors.json   label → author's secret key               0600
 //! DIR/spaces.json    names, and the peers tickets told us of   0600
-//! DIR/store.redb     the logs; one process at a time
-//! DIR/lock           held while one of the files above changes
+//! DIR/store.redb     the logs; one process at a time           0600
+//! DIR/lock           held while one of the files above changes 0600
 //! ```
 //!
 //! Invariant: a file is replaced whole (written aside, flushed, renamed, folder flushed) or not
@@ -28,10 +28,12 @@ pub(crate) use self::{
     authors::AuthorKeys,
     spaces::{KnownSpace, KnownSpaces, Wanted},
 };
+use self::{authors::FILE as AUTHORS, spaces::FILE as SPACES};
 use crate::error::CliError;
 
 const NODE_KEY: &str = "node.key";
 const STORE: &str = "store.redb";
+const LOCK: &str = "lock";
 
 /// A data folder that exists.
 #[derive(Debug, Clone)]
@@ -90,6 +92,34 @@ impl DataFolder {
             file::replace(&key, format!("{hex}\n").as_bytes())?;
         }
         Ok((folder, fresh))
+    }
+
+    /// Takes the files here away from everybody but their owner, and answers which of them others
+    /// could use until now.
+    ///
+    /// # Errors
+    ///
+    /// A file is not ours to change; those before it are done.
+    pub(crate) fn make_files_private(&self) -> Result<Vec<&'static str>, CliError> {
+        let mut open = Vec::new();
+        for name in [NODE_KEY, AUTHORS, SPACES, STORE, LOCK] {
+            let path = self.path.join(name);
+            if file::is_open_to_others(&path)? {
+                file::make_private(&path)?;
+                open.push(name);
+            }
+        }
+        Ok(open)
+    }
+
+    /// Whether others than its owner may look into the folder. Its files are private all the
+    /// same; a folder that was there before `init` is not ours to close.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be looked at.
+    pub(crate) fn is_open_to_others(&self) -> Result<bool, CliError> {
+        file::is_open_to_others(&self.path)
     }
 
     /// Where the folder lies.
@@ -203,7 +233,7 @@ impl DataFolder {
     }
 
     fn lock(&self) -> Result<file::Lock, CliError> {
-        file::Lock::take(&self.path.join("lock"))
+        file::Lock::take(&self.path.join(LOCK))
     }
 }
 
@@ -237,13 +267,41 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (folder, _) = DataFolder::init(dir.path().join("d")).unwrap();
         folder.author_key("me").unwrap();
-        for name in ["", "node.key", "authors.json"] {
+        folder
+            .change_spaces(|spaces| {
+                spaces
+                    .add(headwater::SpaceId::from_bytes([1; 32]), "n")
+                    .map(|_| ())
+            })
+            .unwrap();
+        for name in ["", NODE_KEY, AUTHORS, SPACES, STORE, LOCK] {
             let mode = fs::metadata(folder.path().join(name))
                 .unwrap()
                 .permissions()
                 .mode();
             assert_eq!(mode & 0o077, 0, "{name}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn in_a_folder_others_can_enter_the_files_are_private_all_the_same() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(dir.path(), 0o755);
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        assert!(folder.is_open_to_others().unwrap());
+        assert_eq!(folder.make_files_private().unwrap(), [""; 0]);
+        for name in [STORE, LOCK] {
+            mode(&folder.path().join(name), 0o644);
+        }
+        assert_eq!(folder.make_files_private().unwrap(), [STORE, LOCK]);
+        assert_eq!(folder.make_files_private().unwrap(), [""; 0]);
+        folder.store().unwrap();
     }
 
     #[test]

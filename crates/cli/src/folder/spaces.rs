@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::file;
 use crate::{error::CliError, ticket::SpaceTicket};
 
-const FILE: &str = "spaces.json";
+pub(super) const FILE: &str = "spaces.json";
 const VERSION: u32 = 1;
 const MAX_NAME_CHARS: usize = 128;
 /// The digits of an id that name a space nobody has named.

@@ -72,7 +72,7 @@ impl Requester {
                     Some(live_end) => self.close(end, live_end),
                 }
             }
-            Phase::Closing(end) if self.ledger.all_applied() => {
+            Phase::Closing(end) if self.all_stored() => {
                 let end = self.updated(*end);
                 self.outputs.push_back(RequesterOutput::Finished(end));
             }
@@ -81,10 +81,15 @@ impl Requester {
         Ok(())
     }
 
+    /// Whether the store has answered about everything that was received.
+    fn all_stored(&self) -> bool {
+        self.backlog.is_none() && self.ledger.all_applied()
+    }
+
     /// Ends the live part, as soon as the store is done.
     pub(super) fn close(&mut self, mut end: Box<SyncEnd>, live_end: LiveEnd) {
         end.live = Some(live_end);
-        if self.ledger.all_applied() {
+        if self.all_stored() {
             let end = self.updated(*end);
             self.outputs.push_back(RequesterOutput::Finished(end));
         } else {

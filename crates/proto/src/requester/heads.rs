@@ -250,6 +250,11 @@ impl StatedHeads {
         self.authors
     }
 
+    /// Authors stated, and those new to us.
+    pub(super) fn authors(&self) -> u64 {
+        self.authors
+    }
+
     /// Full windows of chunks beyond the first: each took a round trip.
     pub(super) fn further_windows(&self) -> u32 {
         self.chunks.saturating_sub(1) / HEADS_WINDOW_CHUNKS as u32

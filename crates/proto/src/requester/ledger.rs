@@ -18,6 +18,22 @@ use crate::{AppliedRun, MAX_LISTED_FORKS, SessionError, joined::JoinedDigest};
 /// Authors that may wait in line for one to be applied, before reading stops.
 const MAX_LINE: usize = 8 * 1024;
 
+/// What a decoded run is charged beside its bytes: for itself, and for its verified form.
+const RUN_MEMORY: usize = 512;
+
+/// What each of its events is charged: 32 bytes for the decoded row, for the id, and for the
+/// name of a channel.
+const EVENT_MEMORY: usize = 96;
+
+/// What a run waiting for the store takes at most, near enough: its bytes; all of them that are
+/// no payload once more, since causal references are kept decoded beside them; and the constants
+/// above. Small events are mostly the latter.
+pub(super) fn memory_of(run: &Run) -> usize {
+    let bytes = run.as_bytes().len();
+    let payload = usize::try_from(run.payload_bytes()).unwrap_or(bytes);
+    bytes + bytes.saturating_sub(payload) + RUN_MEMORY + EVENT_MEMORY * run.event_count()
+}
+
 /// Which part of a sync a list of runs belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -36,7 +52,7 @@ enum InLine {
 #[derive(Debug)]
 struct Unapplied {
     part: Part,
-    bytes: usize,
+    memory: usize,
     authors: Vec<AuthorId>,
 }
 
@@ -44,7 +60,7 @@ struct Unapplied {
 pub(super) struct Ledger {
     owner: Option<AuthorId>,
     unapplied: VecDeque<Unapplied>,
-    unapplied_bytes: usize,
+    unapplied_memory: usize,
     unapplied_history: usize,
     heads: VecDeque<(AuthorId, AuthorHead)>,
     line: VecDeque<InLine>,
@@ -56,6 +72,10 @@ pub(super) struct Ledger {
     pub(super) stubs: u64,
     pub(super) forks: Vec<Fork>,
     pub(super) forked_authors: u64,
+    /// The last author counted as forked, and not listed, because the store refused a run.
+    unlisted: Option<AuthorId>,
+    /// Authors whose logs began here with a live run.
+    pub(super) new_live_authors: u64,
 }
 
 impl Ledger {
@@ -65,12 +85,12 @@ impl Ledger {
 
     /// Takes note of runs handed to the store.
     pub(super) fn hand_over(&mut self, part: Part, runs: &[Run]) {
-        let bytes = runs.iter().map(|run| run.as_bytes().len()).sum();
-        self.unapplied_bytes += bytes;
+        let memory = runs.iter().map(memory_of).sum();
+        self.unapplied_memory += memory;
         self.unapplied_history += usize::from(part == Part::History);
         self.unapplied.push_back(Unapplied {
             part,
-            bytes,
+            memory,
             authors: runs.iter().map(Run::author).collect(),
         });
     }
@@ -85,9 +105,11 @@ impl Ledger {
         self.line.push_back(InLine::Received { author, last_seq });
     }
 
-    /// Whether too much waits for the store to receive more.
-    pub(super) fn is_full(&self, max_unapplied_bytes: usize) -> bool {
-        self.unapplied_bytes >= max_unapplied_bytes || self.line.len() >= MAX_LINE
+    /// Whether too much waits for the store to receive more, with `further` memory of runs that
+    /// will be handed over.
+    pub(super) fn is_full(&self, max_unapplied_bytes: usize, further: usize) -> bool {
+        self.unapplied_memory.saturating_add(further) >= max_unapplied_bytes
+            || self.line.len() >= MAX_LINE
     }
 
     /// Whether the store has answered about every run of the history.
@@ -107,9 +129,9 @@ impl Ledger {
         if list.authors.len() != answers.len() {
             return Err(unfit);
         }
-        self.unapplied_bytes = self.unapplied_bytes.saturating_sub(list.bytes);
+        self.unapplied_memory = self.unapplied_memory.saturating_sub(list.memory);
         for (author, answer) in list.authors.iter().zip(answers) {
-            self.count(*author, answer)?;
+            self.count(list.part, *author, answer)?;
             if list.part == Part::History {
                 self.last_event = Some((*author, answer.head));
                 match self.heads.back_mut() {
@@ -123,12 +145,25 @@ impl Ledger {
         Ok(())
     }
 
-    fn count(&mut self, author: AuthorId, answer: &AppliedRun) -> Result<(), SessionError> {
+    fn count(
+        &mut self,
+        part: Part,
+        author: AuthorId,
+        answer: &AppliedRun,
+    ) -> Result<(), SessionError> {
         match &answer.outcome {
-            Ok(appended) => self.applied.add(appended.events, appended.payload_bytes),
+            Ok(appended) => {
+                self.applied.add(appended.events, appended.payload_bytes);
+                // All events up to the run's last are new: the log was not held before.
+                if part == Part::Live && appended.events == answer.head.seq {
+                    self.new_live_authors = self.new_live_authors.saturating_add(1);
+                }
+            }
             // Somebody else delivered it meanwhile.
             Err(AppendError::Stale { .. }) => {}
-            Err(AppendError::Forked { seq, .. }) => self.fork(Fork { author, seq: *seq }),
+            Err(AppendError::Forked { seq, .. }) => {
+                self.refused(part, Fork { author, seq: *seq });
+            }
             // What follows a fork cannot fit either.
             Err(_) if self.is_forked(&author) => {}
             Err(error) => {
@@ -141,21 +176,50 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes a forked author, once.
+    /// Notes an author the responder reported as forked. It reports each once.
     pub(super) fn fork(&mut self, fork: Fork) {
-        if self.forks.iter().any(|known| known.author == fork.author) {
+        if !self.is_listed(&fork.author) {
+            self.count_fork(fork);
+        }
+    }
+
+    /// Notes the author of a run the store refused as a fork, once for all its runs. Nobody
+    /// reported as forked is served, so no author is noted both ways.
+    ///
+    /// With a full list, the author before is all that is remembered. That is enough in the
+    /// history, where runs come author by author. Live they come in any order, so there only one
+    /// more author is counted than listed.
+    fn refused(&mut self, part: Part, fork: Fork) {
+        let author = fork.author;
+        if self.is_listed(&author) || self.unlisted == Some(author) {
             return;
         }
+        let beyond_the_list = self.forked_authors > self.forks.len() as u64;
+        if part == Part::Live && beyond_the_list {
+            return;
+        }
+        if !self.count_fork(fork) {
+            self.unlisted = Some(author);
+        }
+    }
+
+    /// Returns whether there was room on the list.
+    fn count_fork(&mut self, fork: Fork) -> bool {
         self.forked_authors = self.forked_authors.saturating_add(1);
-        if self.forks.len() < MAX_LISTED_FORKS {
+        let room = self.forks.len() < MAX_LISTED_FORKS;
+        if room {
             self.forks.push(fork);
         }
+        room
+    }
+
+    fn is_listed(&self, author: &AuthorId) -> bool {
+        self.forks.iter().any(|known| known.author == *author)
     }
 
     /// Whether the author is forked, or may be: the list is bounded.
     fn is_forked(&self, author: &AuthorId) -> bool {
-        self.forked_authors > self.forks.len() as u64
-            || self.forks.iter().any(|known| known.author == *author)
+        self.forked_authors > self.forks.len() as u64 || self.is_listed(author)
     }
 
     /// Moves everybody whose head is known from the line into the digest.
@@ -234,7 +298,7 @@ mod tests {
         ledger.pass(stated);
         ledger.settle();
         assert_eq!(ledger.line.len(), 2);
-        assert!(!ledger.history_applied() && ledger.is_full(1));
+        assert!(!ledger.history_applied() && ledger.is_full(1, 0));
 
         let stale = AppendError::Stale {
             author: run.author(),
@@ -243,7 +307,7 @@ mod tests {
         ledger
             .applied(&[AppliedRun::new(&run, Err(stale))])
             .unwrap();
-        assert!(ledger.history_applied() && !ledger.is_full(1));
+        assert!(ledger.history_applied() && !ledger.is_full(1, 0));
         let expected = HeadsSummary::from_entries(vec![entry(run.author(), run.head()), stated]);
         assert_eq!(ledger.joined_digest(), Ok(expected.unwrap().digest()));
         assert_eq!(ledger.applied, Tally::default());
@@ -256,10 +320,10 @@ mod tests {
         ledger.hand_over(Part::History, &[run.run().clone()]);
         ledger.close_log(run.author(), 1);
         for _ in 1..MAX_LINE {
-            assert!(!ledger.is_full(usize::MAX));
+            assert!(!ledger.is_full(usize::MAX, 0));
             ledger.pass(entry(run.author(), run.head()));
         }
-        assert!(ledger.is_full(usize::MAX));
+        assert!(ledger.is_full(usize::MAX, 0));
     }
 
     #[test]
@@ -277,6 +341,65 @@ mod tests {
         assert_eq!(ledger.forks.len(), MAX_LISTED_FORKS);
         assert_eq!(ledger.forked_authors, MAX_LISTED_FORKS as u64 + 5);
         assert!(ledger.is_forked(&run(9).author()));
+    }
+
+    fn numbered(n: u64) -> AuthorId {
+        let mut key = [3; 32];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        AuthorId::from_bytes(key)
+    }
+
+    fn fork_of(n: u64) -> Fork {
+        let author = numbered(n);
+        Fork { author, seq: 1 }
+    }
+
+    #[test]
+    fn an_author_whose_runs_are_all_refused_is_counted_once_with_a_full_list_too() {
+        const LISTED: u64 = MAX_LISTED_FORKS as u64;
+        let mut ledger = Ledger::default();
+        for n in 0..LISTED + 3 {
+            for _ in 0..3 {
+                ledger.refused(Part::History, fork_of(n));
+                // Notices come in between, each once.
+                if n < LISTED {
+                    ledger.fork(fork_of(n));
+                }
+            }
+        }
+        assert_eq!(ledger.forked_authors, LISTED + 3);
+        ledger.fork(fork_of(LISTED + 10));
+        ledger.refused(Part::History, fork_of(LISTED + 2));
+        assert_eq!(ledger.forked_authors, LISTED + 4);
+    }
+
+    #[test]
+    fn live_forks_beyond_the_list_count_as_one() {
+        const LISTED: u64 = MAX_LISTED_FORKS as u64;
+        let mut ledger = Ledger::default();
+        for n in 0..LISTED {
+            ledger.refused(Part::Live, fork_of(n));
+        }
+        assert!(!ledger.is_forked(&numbered(LISTED)));
+        for n in [LISTED, LISTED + 1, LISTED, LISTED + 1, 0] {
+            ledger.refused(Part::Live, fork_of(n));
+        }
+        assert_eq!(ledger.forked_authors, LISTED + 1);
+        assert!(ledger.is_forked(&numbered(LISTED + 1)));
+    }
+
+    #[test]
+    fn a_run_of_tiny_events_is_charged_for_what_it_is_decoded_to() {
+        let space = sign_genesis(&AuthorSecret::from_bytes([1; 32]), [0; 16], 0).space();
+        let secret = AuthorSecret::from_bytes([2; 32]);
+        let tiny = (0..1_000).map(|n| EventDraft::new(16, n, &b""[..]));
+        let run = sign_runs(&space, &secret, None, tiny).unwrap().remove(0);
+        let bytes = run.run().as_bytes().len();
+        assert!(bytes < 6_000);
+        assert!(memory_of(run.run()) > bytes + 96_000);
+        let large = [EventDraft::new(16, 0, vec![0; 60_000])];
+        let run = sign_runs(&space, &secret, None, large).unwrap().remove(0);
+        assert!(memory_of(run.run()) < 61_000);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Invariant: nothing is counted or reported as applied before the store said so, and a sync that
 //! finishes has computed the same joined digest as the responder.
 
+mod batches;
 mod ending;
 mod heads;
 mod ledger;
@@ -21,10 +22,8 @@ mod segment;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use headwater_wire::{
-    Clock, HistorySyncComplete, Message, Run, RunError, SyncBatchV2, SyncFilter, SyncPlan,
-    SyncRequestV2,
+    Clock, HistorySyncComplete, Message, RunError, SyncFilter, SyncPlan, SyncRequestV2,
 };
 
 pub use output::{
@@ -34,8 +33,9 @@ pub use output::{
 use crate::{
     AppliedRun, HeadRecord, HeadsPage, SessionError, Wait, deadline::Deadlines, error::reset_reason,
 };
+use batches::Backlog;
 use heads::StatedHeads;
-use ledger::{Ledger, Part};
+use ledger::Ledger;
 use segment::SegmentIntake;
 
 #[derive(Debug)]
@@ -96,6 +96,8 @@ pub struct Requester {
     phase: Phase,
     heads: StatedHeads,
     ledger: Ledger,
+    /// The rest of a batch that has no room yet.
+    backlog: Option<Backlog>,
     progress: SyncProgress,
     deadlines: Deadlines,
     asked_for_heads: bool,
@@ -111,7 +113,7 @@ impl Requester {
     pub fn new(config: RequesterConfig, clock: LocalClock, now: Duration) -> Self {
         let (owner, wire_clock) = match clock {
             LocalClock::Empty => (None, Clock::Heads),
-            LocalClock::Held { owner, digest } => (Some(owner), Clock::Digest(digest)),
+            LocalClock::Held { owner, digest, .. } => (Some(owner), Clock::Digest(digest)),
         };
         let mut outputs = VecDeque::new();
         outputs.push_back(RequesterOutput::Send(Message::SyncRequestV2(
@@ -141,6 +143,7 @@ impl Requester {
             phase,
             heads,
             ledger: Ledger::default(),
+            backlog: None,
             progress: SyncProgress::default(),
             asked_for_heads: false,
             notices: 0,
@@ -160,7 +163,7 @@ impl Requester {
     pub fn wants_message(&self) -> bool {
         match self.phase {
             Phase::Draining { .. } | Phase::Closing(_) | Phase::Ended => false,
-            _ => !self.ledger.is_full(self.config.limits.max_unapplied_bytes),
+            _ => self.has_room(),
         }
     }
 
@@ -280,6 +283,7 @@ impl Requester {
 
     fn end(&mut self) {
         self.phase = Phase::Ended;
+        self.backlog = None;
         self.heads.stop();
         self.outputs.clear();
     }
@@ -292,9 +296,8 @@ impl Requester {
     }
 
     fn take_message(&mut self, message: Message, now: Duration) -> Result<(), SessionError> {
-        let full = self.ledger.is_full(self.config.limits.max_unapplied_bytes);
         let live_early = self.config.live && matches!(self.phase, Phase::Draining { .. });
-        if full || live_early {
+        if !self.has_room() || live_early {
             return Err(SessionError::NotReady);
         }
         if message.request_id() != self.config.request_id {
@@ -332,19 +335,7 @@ impl Requester {
                 let end = *end;
                 self.take_completion(end, complete)
             }
-            (Phase::Live(_), Message::LiveBatch(batch)) => {
-                if batch.runs.is_empty() {
-                    return Err(SessionError::EmptyBatch);
-                }
-                let runs = decode_runs(batch.runs)?;
-                for run in &runs {
-                    self.progress
-                        .received
-                        .add(run.event_count() as u64, run.payload_bytes());
-                }
-                self.apply(Part::Live, runs);
-                Ok(())
-            }
+            (Phase::Live(_), Message::LiveBatch(batch)) => self.take_live_batch(batch),
             (Phase::Live(_), Message::LiveLagged(lagged)) => {
                 if let Phase::Live(end) = core::mem::replace(&mut self.phase, Phase::Ended) {
                     self.close(
@@ -408,52 +399,6 @@ impl Requester {
         Ok(())
     }
 
-    fn take_batch(&mut self, batch: SyncBatchV2) -> Result<(), SessionError> {
-        let Phase::Segment(segment) = &mut self.phase else {
-            return Ok(());
-        };
-        if batch.more && batch.runs.is_empty() {
-            return Err(SessionError::EmptyBatch);
-        }
-        let runs = decode_runs(batch.runs)?;
-        for run in &runs {
-            if self.ledger.received.reaches(&self.config.budget) {
-                return Err(SessionError::BudgetExceeded);
-            }
-            let limit = self.config.limits.max_authors;
-            segment.admit(run, &mut self.heads, &mut self.ledger, limit)?;
-            let (events, payload) = (run.event_count() as u64, run.payload_bytes());
-            self.ledger.received.add(events, payload);
-            self.ledger.stubs += run.stub_count() as u64;
-            self.progress.received.add(events, payload);
-        }
-        let mut end = None;
-        if !batch.more {
-            let whole = segment.close(&mut self.heads, &mut self.ledger)?;
-            end = Some(if whole && segment.is_last() {
-                HistoryEnd::Whole
-            } else if !whole && self.ledger.received.reaches(&self.config.budget) {
-                HistoryEnd::Budget
-            } else {
-                return Err(segment.not_met());
-            });
-        }
-        self.apply(Part::History, runs);
-        if let Some(end) = end {
-            self.heads.stop();
-            self.phase = Phase::AwaitCompletion(end);
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, part: Part, runs: Vec<Run>) {
-        if !runs.is_empty() {
-            self.ledger.hand_over(part, &runs);
-            self.outputs.push_back(RequesterOutput::Apply(runs));
-            self.report_progress();
-        }
-    }
-
     fn take_applied(&mut self, answers: &[AppliedRun], now: Duration) -> Result<(), SessionError> {
         if matches!(self.phase, Phase::Ended) {
             return Ok(());
@@ -462,6 +407,8 @@ impl Requester {
         self.deadlines.progress(now);
         self.progress.applied = self.ledger.applied;
         self.report_progress();
+        self.check_live_authors()?;
+        self.take_backlog()?;
         self.finish_drained()
     }
 
@@ -472,10 +419,4 @@ impl Requester {
             _ => self.outputs.push_back(progress),
         }
     }
-}
-
-fn decode_runs(runs: Vec<Bytes>) -> Result<Vec<Run>, SessionError> {
-    runs.into_iter()
-        .map(|bytes| Run::decode(bytes).map_err(SessionError::RunDecode))
-        .collect()
 }

@@ -17,6 +17,8 @@ pub enum LocalClock {
         owner: AuthorId,
         /// The root of the heads tree.
         digest: HeadsDigest,
+        /// How many authors it has.
+        authors: u64,
     },
 }
 
@@ -137,7 +139,8 @@ pub struct SyncEnd {
     pub stubs: u64,
     /// Forks met: the first [`crate::MAX_LISTED_FORKS`].
     pub forks: Vec<Fork>,
-    /// How many authors are forked, listed or not.
+    /// How many authors are forked, listed or not. Once the list is full, those whose fork shows
+    /// only in the live part are not told apart: then this is a lower bound.
     pub forked_authors: u64,
     /// How often we had to hear from the peer before we could go on: 1 if the first answer was
     /// enough, 2 if the heads had to be sent, 1 more for every further full window of heads.

@@ -105,12 +105,14 @@ impl SegmentIntake {
     pub(super) fn revise(&mut self, plan: &SyncPlan) -> Result<PlanTotals, SessionError> {
         let (before, now) = (self.planned, plan.totals);
         self.revisions += 1;
-        // Each author's last run can be merged once while it waits.
+        // Each author's last run can be merged once while it waits, and the merged one follows the
+        // revised plan: all earlier revisions have had an author of their own.
         if now.authors != before.authors
             || now.events <= before.events
             || now.payload_bytes < before.payload_bytes
             || self.received.events >= before.events
             || self.revisions > before.authors
+            || self.revisions > self.authors.saturating_add(1)
         {
             return Err(SessionError::PlanRevision {
                 previous: before.events,

@@ -68,7 +68,7 @@ impl Answer {
         Self {
             stated: StatedHeads::new(summary.owner, limits.max_authors),
             held: HeldHeads::new(summary.owner, limits.page()),
-            batch_bytes: limits.batch_bytes,
+            batch_bytes: limits.batch(),
             request,
             summary,
             step: Step::FirstChunk,

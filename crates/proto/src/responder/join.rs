@@ -1,4 +1,5 @@
-//! One segment before it is planned: authors of either side, each with what is to be done.
+//! One segment before it is planned: authors of either side, each with what is to be done. How two
+//! heads compare is [`compare_chains`]'s to say.
 //!
 //! ```text
 //! stated head vs. held head   only held ........... serve from seq 1
@@ -10,8 +11,8 @@
 //! ```
 
 use headwater_wire::{
-    AuthorHead, AuthorId, ClockEntry, EventId, ForkNotice, PlanTotals, Segment,
-    limits::MAX_SEGMENT_AUTHORS,
+    AuthorHead, AuthorId, ChainOrder, ClockEntry, EventId, ForkNotice, PlanTotals, Segment,
+    compare_chains, limits::MAX_SEGMENT_AUTHORS,
 };
 
 use super::intake::{Front, HeldHeads, StatedHeads};
@@ -21,7 +22,7 @@ use crate::{HeadRecord, SessionError, TailCheck, TailState, TailWant, joined::jo
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Nothing,
-    /// The store has to compare the stated id first.
+    /// The store has to say first what our id at the stated seq is.
     Check,
     Serve {
         above: u64,
@@ -51,25 +52,21 @@ impl Row {
         stated: Option<ClockEntry>,
         held: Option<HeadRecord>,
     ) -> Self {
-        let fate = match (&stated, &held) {
-            (None, Some(held)) if !held.entry.forked => Fate::Serve {
+        let order = order(stated, held, None);
+        let flags = (
+            stated.is_some_and(|stated| stated.forked),
+            held.is_some_and(|held| held.entry.forked),
+        );
+        let fate = match (order, held, flags) {
+            (Some(ChainOrder::Equal), _, (true, true)) | (_, None, _) => Fate::Nothing,
+            (_, Some(_), (true, _) | (_, true)) => Fate::Flagged,
+            (None, ..) => Fate::Check,
+            (Some(ChainOrder::Ahead { .. }), Some(held), _) => Fate::Serve {
                 above: 0,
                 payload_bytes: held.payload_bytes,
             },
-            (None, Some(_)) => Fate::Flagged,
-            (Some(stated), Some(held)) if *stated != held.entry => {
-                let (theirs, ours) = (stated.head, held.entry.head);
-                if stated.forked || held.entry.forked {
-                    Fate::Flagged
-                } else if theirs.seq < ours.seq {
-                    Fate::Check
-                } else if theirs.seq == ours.seq {
-                    Fate::Forked(ours.id)
-                } else {
-                    Fate::Nothing
-                }
-            }
-            _ => Fate::Nothing,
+            (Some(ChainOrder::Forked { .. }), Some(held), _) => Fate::Forked(held.entry.head.id),
+            (Some(ChainOrder::Equal | ChainOrder::Behind { .. }), ..) => Fate::Nothing,
         };
         Self {
             author,
@@ -82,8 +79,10 @@ impl Row {
 
     /// Whether the requester stated events we do not hold.
     fn is_ahead(&self) -> bool {
-        let held = self.held.map_or(0, |held| held.entry.head.seq);
-        self.stated.is_some_and(|stated| stated.head.seq > held)
+        matches!(
+            order(self.stated, self.held, None),
+            Some(ChainOrder::Behind { .. })
+        )
     }
 
     /// The head that was pinned.
@@ -94,6 +93,22 @@ impl Row {
     pub(super) fn joined(&self) -> Option<ClockEntry> {
         joined_entry(self.author, self.stated.as_ref(), self.served)
     }
+}
+
+/// How our log stands to the stated head, if `ours_there`, our id at the stated seq, is known or
+/// not needed. `None`: the store has to be asked for it.
+fn order(
+    stated: Option<ClockEntry>,
+    held: Option<HeadRecord>,
+    ours_there: Option<EventId>,
+) -> Option<ChainOrder> {
+    let mut unknown = false;
+    let (ours, theirs) = (held.map(|held| held.entry.head), stated.map(|it| it.head));
+    let order = compare_chains(ours.as_ref(), theirs.as_ref(), |_| {
+        unknown = ours_there.is_none();
+        ours_there
+    });
+    (!unknown).then_some(order)
 }
 
 /// Facts about a segment that outlive it.
@@ -178,13 +193,20 @@ impl Draft {
             let (Some(stated), true) = (row.stated, check.author == row.author) else {
                 return Err(unfit);
             };
-            row.fate = match check.state {
-                TailState::Same { payload_bytes } => Fate::Serve {
-                    above: stated.head.seq,
-                    payload_bytes,
-                },
-                TailState::Forked { held } if held != stated.head.id => Fate::Forked(held),
-                TailState::Forked { .. } => return Err(unfit),
+            let ours = match check.state {
+                TailState::Same { .. } => stated.head.id,
+                TailState::Forked { held } => held,
+            };
+            let order = order(row.stated, row.held, Some(ours));
+            row.fate = match (order, check.state) {
+                (Some(ChainOrder::Ahead { .. }), TailState::Same { payload_bytes }) => {
+                    Fate::Serve {
+                        above: stated.head.seq,
+                        payload_bytes,
+                    }
+                }
+                (Some(ChainOrder::Forked { .. }), TailState::Forked { held }) => Fate::Forked(held),
+                _ => return Err(unfit),
             };
         }
         match checks.next() {
@@ -302,6 +324,33 @@ mod tests {
         let held = EventId::from_bytes([2; 32]);
         assert_eq!(both(entry(5, 1), entry(5, 2)), (Fate::Forked(held), false));
         assert_eq!(both(entry(6, 1), entry(5, 2)), (Fate::Nothing, true));
+    }
+
+    #[test]
+    fn our_id_at_the_stated_seq_decides_what_is_served() {
+        let checked = |state| {
+            let held = HeadRecord {
+                entry: entry(5, 2),
+                payload_bytes: 70,
+            };
+            let author = held.entry.author;
+            let mut draft = Draft::of_owner(Row::new(author, Some(entry(3, 1)), Some(held)));
+            draft.checked(&[TailCheck { author, state }])?;
+            Ok::<_, SessionError>(draft.rows[0].fate)
+        };
+        let id = |n| EventId::from_bytes([n; 32]);
+        let payload_bytes = 20;
+        assert_eq!(
+            checked(TailState::Same { payload_bytes }),
+            Ok(Fate::Serve {
+                above: 3,
+                payload_bytes
+            })
+        );
+        let held = id(9);
+        assert_eq!(checked(TailState::Forked { held }), Ok(Fate::Forked(held)));
+        // The stated id itself is no fork.
+        assert!(checked(TailState::Forked { held: id(1) }).is_err());
     }
 
     #[test]

@@ -455,7 +455,7 @@ impl Responder {
         } else {
             self.outputs.push_back(ResponderOutput::ReadRuns {
                 wants: live.wants.iter().copied().collect(),
-                max_bytes: self.limits.batch_bytes,
+                max_bytes: self.limits.batch(),
             });
             self.phase = Phase::LiveRuns(live);
         }

@@ -136,6 +136,7 @@ impl Logs {
             Some(summary) => LocalClock::Held {
                 owner: summary.owner,
                 digest: summary.digest,
+                authors: summary.authors,
             },
             None => LocalClock::Empty,
         }

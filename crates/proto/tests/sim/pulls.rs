@@ -1,7 +1,7 @@
 //! Syncs between two honest sides: whatever they hold and however messages interleave, the
 //! requester ends with everything, and both agree on what that is.
 
-use headwater_wire::{Budget, HeadsSummary, SyncOutcome, Truncation};
+use headwater_wire::{Budget, EventDraft, HeadsSummary, SyncOutcome, Truncation, sign_runs};
 
 use crate::{
     logs::{Logs, author},
@@ -345,6 +345,30 @@ fn runs_merged_while_they_are_served_raise_the_plan_and_the_sync_holds() {
         pull(&mut ours, &mut theirs, &mut rng, options);
         assert_eq!(ours.events(), theirs.events());
     });
+}
+
+#[test]
+fn batches_of_any_configured_size_fit_their_frames() {
+    for batch_bytes in [0, 1, usize::MAX] {
+        let mut rng = Rng::new(1);
+        let mut theirs = Logs::create(1);
+        for n in 1..=4 {
+            for _ in 0..3 {
+                let base = theirs.head(&author(n).id());
+                let base = base.map(|record| record.entry.head);
+                let draft = EventDraft::new(16, 0, vec![7; 400_000]);
+                let runs = sign_runs(&theirs.space, &author(n), base, [draft]);
+                for run in runs.expect("a good draft") {
+                    theirs.append(run).expect("it goes on");
+                }
+            }
+        }
+        let mut ours = theirs.nothing_of();
+        let mut options = Options::drawn(&mut rng);
+        options.limits.batch_bytes = batch_bytes;
+        pull(&mut ours, &mut theirs, &mut rng, options);
+        assert_eq!(ours.events(), theirs.events());
+    }
 }
 
 #[test]

@@ -331,6 +331,41 @@ pub fn takes_the_largest_payload(store: &dyn LogStore) {
     world.assert_sound(store);
 }
 
+/// A run of the largest length a peer may send is cut above what is held, stored, returned, cut
+/// again, and decodes each time.
+pub fn stores_and_cuts_the_largest_run(store: &dyn LogStore) {
+    let world = World::new(1);
+    world.found(store);
+    let (mut held, mut whole) = (world.author(1), world.author(2));
+    let largest = held.largest_run();
+    let appended = Appended {
+        author: held.author(),
+        events: 2,
+        payload_bytes: largest.run().payload_bytes() - 1,
+        head: largest.head(),
+    };
+    let prefix = world.author(1).largest_prefix();
+    assert_eq!(Some(prefix.head()), held.head_at(1));
+    accepted(&store.append(&[prefix]).unwrap());
+    let commit = store.append(&[largest, whole.largest_run()]).unwrap();
+    assert_eq!(commit.outcomes[0], Ok(appended));
+    accepted(&commit);
+    for log in [&held, &whole] {
+        for above in 0..3 {
+            let wants = [log.want(above, 3)];
+            let runs = store.read_runs(&world.space(), &wants, usize::MAX).unwrap();
+            log.assert_serves(&runs, above, 3);
+        }
+        for event in log.events() {
+            let found = store
+                .event(&world.space(), &log.author(), event.header.seq)
+                .unwrap();
+            assert_eq!(found, Some(event));
+        }
+    }
+    world.assert_sound(store);
+}
+
 /// Appends of several threads all arrive, and a reader sees whole commits.
 pub fn threads_append_and_read_at_once(store: &dyn LogStore) {
     let world = World::new(1);

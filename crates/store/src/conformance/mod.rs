@@ -71,6 +71,7 @@ macro_rules! conformance_tests {
             takes_many_authors_in_one_call
             stubs_are_kept_as_stubs
             takes_the_largest_payload
+            stores_and_cuts_the_largest_run
             threads_append_and_read_at_once
             knows_nothing_of_a_space_it_does_not_hold
             lists_spaces_ascending

@@ -1,9 +1,11 @@
 //! Spaces, authors and runs to test with.
 
+use bytes::Bytes;
 use headwater_proto::history::{HeadRecord, StoredRun, TailWant};
 use headwater_wire::{
-    AuthorHead, AuthorId, AuthorSecret, ClockEntry, Event, EventDraft, HeadsDigest, SpaceId,
-    VerifiedRun, merge_runs, sign_genesis, sign_runs, tree::RootBuilder,
+    AuthorHead, AuthorId, AuthorSecret, ClockEntry, Event, EventDraft, HeadsDigest, Run, Signature,
+    SignedHead, SpaceId, VerifiedRun, limits::MAX_PAYLOAD_BYTES, merge_runs, sign_genesis,
+    sign_runs, tree::RootBuilder,
 };
 
 use crate::{Commit, LogStore};
@@ -132,6 +134,63 @@ impl Log {
         runs.remove(0)
     }
 
+    /// Signs the first three events of this log as one run of the largest length allowed, far
+    /// longer than a signer here makes them: a tiny event, one of the largest, and the rest.
+    pub fn largest_run(&mut self) -> VerifiedRun {
+        // The longest last payload with which the run still decodes, by halves.
+        let (mut fits, mut too_long) = (0, 2 * 64 * 1024);
+        while too_long - fits > 1 {
+            let middle = usize::midpoint(fits, too_long);
+            match Run::decode(self.three_events(middle)) {
+                Ok(_) => fits = middle,
+                Err(_) => too_long = middle,
+            }
+        }
+        let unsigned = self.three_events(fits);
+        let ids = Run::decode(unsigned.clone())
+            .unwrap()
+            .event_ids(&self.space);
+        let head = AuthorHead { seq: 3, id: ids[2] };
+        let signature = SignedHead::sign(&self.secret, self.space, head).signature;
+        let mut bytes = unsigned.to_vec();
+        let end = bytes.len() - Signature::LEN;
+        bytes[end..].copy_from_slice(signature.as_bytes());
+        let run = Run::decode(bytes.into()).unwrap();
+        let run = run.verify(&self.space).unwrap();
+        self.runs.push(run.clone());
+        run
+    }
+
+    /// Signs the first event of the [largest run](Self::largest_run) as a run of its own.
+    pub fn largest_prefix(&mut self) -> VerifiedRun {
+        let draft = EventDraft::new(16, LARGEST_STAMP, vec![1]);
+        let runs = sign_runs(&self.space, &self.secret, None, [draft]).unwrap();
+        self.runs.extend(runs.iter().cloned());
+        runs.into_iter().next().unwrap()
+    }
+
+    /// The bytes of a run of the first three events, with an empty signature.
+    fn three_events(&self, last_payload_bytes: usize) -> Bytes {
+        let payloads = [
+            vec![1],
+            vec![2; MAX_PAYLOAD_BYTES],
+            vec![3; last_payload_bytes],
+        ];
+        let mut bytes = self.author().as_bytes().to_vec();
+        // First seq, events, channels.
+        bytes.extend([1, 3, 0]);
+        for (index, payload) in payloads.iter().enumerate() {
+            // The first timestamp is absolute, the others say that it is the same.
+            put_varint(&mut bytes, if index == 0 { LARGEST_STAMP } else { 0 });
+            // Kind, no channel, no deps.
+            bytes.extend([16, 0, 0]);
+            put_varint(&mut bytes, payload.len() as u64 * 2);
+        }
+        bytes.extend(payloads.concat());
+        bytes.extend([0; Signature::LEN]);
+        bytes.into()
+    }
+
     /// All events above `seq` as one run, if they fit one.
     #[must_use]
     pub fn joined_above(&self, seq: u64) -> Option<VerifiedRun> {
@@ -196,6 +255,17 @@ impl Log {
         }
         assert_eq!(seq, through);
     }
+}
+
+/// A timestamp of the greatest length on the wire.
+const LARGEST_STAMP: u64 = u64::MAX;
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
 }
 
 /// The root over heads in ascending order.

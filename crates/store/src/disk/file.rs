@@ -73,7 +73,8 @@ impl StoreFile {
     /// Makes a new store file with whatever `fill` puts into its database.
     ///
     /// It gets its name only when it is complete and on disk, so a crash leaves no file that
-    /// does not open. A file that has the name already is left alone.
+    /// does not open. A file that has the name already is left alone. Payloads lie in it as they
+    /// are, so on Unix only its owner can read it.
     pub(super) fn create(
         path: &Path,
         fill: impl FnOnce(&StoreFile) -> Result<(), StoreError>,
@@ -85,11 +86,11 @@ impl StoreFile {
         }
         let id = StoreId::random()?;
         let unfinished = unfinished_name(path)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&unfinished)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&unfinished)?;
         let made = write_header(&file, id)
             .map_err(StoreError::from)
             .and_then(|()| {

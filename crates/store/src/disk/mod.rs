@@ -137,7 +137,8 @@ impl DiskStore {
 
     /// Makes a new, empty store in a file that does not exist yet, and opens it.
     ///
-    /// The folder must exist. The file gets its name when it is complete and on disk.
+    /// The folder must exist. The file gets its name when it is complete and on disk. On Unix it
+    /// is readable by its owner alone, whatever the folder allows.
     ///
     /// # Errors
     ///

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use headwater_proto::{LiveEnd, LocalClock, RequesterConfig, SessionError, Wait};
 use headwater_wire::{
-    AppendError, Blame, Busy, CloseCode, EventRef, HeadsDigest, HeadsWanted, HistorySyncComplete,
-    LiveBatch, LiveLagged, Message, Segment, SyncOutcome, Truncation,
+    AppendError, Blame, Busy, CloseCode, EventDraft, EventRef, HeadsDigest, HeadsWanted,
+    HistorySyncComplete, LiveBatch, LiveLagged, Message, Segment, SyncBatchV2, SyncOutcome,
+    Truncation, sign_runs,
 };
 
 use super::{
@@ -332,6 +333,117 @@ fn a_live_gap_an_empty_live_batch_and_a_fork_are_told_apart() {
         end.outcome,
         SyncOutcome::Truncated(Truncation::Forked { authors: 1 })
     );
+}
+
+#[test]
+fn authors_that_begin_live_count_against_the_limit() {
+    // Five held; a sixth fits, however often its first run comes.
+    let equal = |limit| {
+        let digest = space().summary().expect("held").digest;
+        Puppet::new(&space(), |config| {
+            config.live = true;
+            config.limits.max_authors = limit;
+        })
+        .after([empty(false), completion(digest).into()])
+    };
+    // The same after a history in which heads were stated.
+    let stated = |limit| {
+        let (puppet, right) = almost_done_with(|config| {
+            config.live = true;
+            config.limits.max_authors = limit;
+        });
+        let mut puppet = puppet.after([right.into()]);
+        puppet.applies_at_once = true;
+        puppet.apply_all().expect("planned");
+        puppet
+    };
+    for begin in [&equal as &dyn Fn(u64) -> Puppet, &stated] {
+        let mut puppet = begin(6);
+        let sixth = as_live(news(&space(), 8, 2));
+        puppet.hear(sixth.clone()).expect("it fits");
+        puppet.hear(sixth).expect("nobody new");
+        let further = as_live(news(&puppet.logs, 8, 2));
+        puppet.hear(further).expect("nobody new");
+        let error = puppet.hear(as_live(news(&space(), 9, 1)));
+        assert_eq!(error, Err(SessionError::TooManyAuthors { limit: 6 }));
+        assert!(!puppet.requester.wants_message());
+    }
+}
+
+/// One batch of six runs of a hundred events each, above what `space()` holds of author 2.
+fn long_batch() -> Message {
+    let mut runs = Vec::new();
+    let mut logs = space();
+    for _ in 0..6 {
+        let base = logs.head(&author(2).id()).map(|record| record.entry.head);
+        let drafts = (0..100).map(|n| EventDraft::new(16, n, &b""[..]));
+        let signed = sign_runs(&logs.space, &author(2), base, drafts).expect("good drafts");
+        for run in signed {
+            runs.push(run.run().as_bytes().clone());
+            logs.append(run).expect("it goes on");
+        }
+    }
+    assert_eq!(runs.len(), 6);
+    SyncBatchV2 {
+        request_id: ID,
+        runs,
+        more: false,
+    }
+    .into()
+}
+
+/// Memory for two of these runs and a bit: the third is the last to be decoded.
+const ROOM: usize = 25_000;
+
+#[test]
+fn decodes_no_more_of_a_batch_than_has_room_and_goes_on_with_the_stores_answers() {
+    let mut puppet = Puppet::new(&space(), |config| config.limits.max_unapplied_bytes = ROOM);
+    puppet.applies_at_once = false;
+    let mut puppet = puppet.after([
+        HeadsWanted { request_id: ID }.into(),
+        nothing_of(Segment::Owner),
+        plan(Segment::Last, totals(1, 600)),
+        long_batch(),
+    ]);
+    for _ in 0..2 {
+        assert_eq!(puppet.unapplied.len(), 1);
+        assert_eq!(puppet.unapplied[0].len(), 3);
+        assert!(!puppet.requester.wants_message());
+        puppet.apply_all().expect("planned");
+    }
+    assert!(puppet.requester.wants_message());
+    assert_eq!(
+        puppet
+            .logs
+            .head(&author(2).id())
+            .expect("held")
+            .entry
+            .head
+            .seq,
+        610
+    );
+}
+
+#[test]
+fn a_live_batch_cut_by_us_is_stored_to_its_end() {
+    let mut puppet = Puppet::new(&space(), |config| {
+        config.live = true;
+        config.limits.max_unapplied_bytes = ROOM;
+    });
+    puppet.applies_at_once = false;
+    let digest = space().summary().expect("held").digest;
+    let mut puppet = puppet.after([
+        empty(false),
+        completion(digest).into(),
+        as_live(long_batch()),
+    ]);
+    assert!(puppet.unapplied[0].len() <= 3);
+    puppet.requester.handle_stream_end().expect("a normal end");
+    puppet.apply_all().expect("live");
+    assert!(puppet.end.is_none());
+    puppet.apply_all().expect("live");
+    let end = puppet.end.expect("finished");
+    assert_eq!((end.events, end.received.events), (600, 600));
 }
 
 #[test]

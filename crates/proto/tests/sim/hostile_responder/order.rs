@@ -172,6 +172,52 @@ fn accepts_a_revised_plan_only_while_it_promises_more_and_once_an_author() {
 }
 
 #[test]
+fn each_revision_of_a_plan_has_a_run_of_an_author_of_its_own() {
+    let logs = space();
+    let authors = others(&logs);
+    let number = |at: usize| (2..=5).find(|n| author(*n).id() == authors[at]).unwrap();
+    let revised = |events| plan(Segment::Last, totals(4, events));
+    let begin = || {
+        asked_for_heads().after([
+            nothing_of(Segment::Owner),
+            plan(Segment::Last, totals(4, 50)),
+            revised(51),
+        ])
+    };
+    // Two in a row speak of one run.
+    let error = begin().hear(revised(52)).expect_err("no run between");
+    assert!(matches!(error, SessionError::PlanRevision { .. }));
+    let mut puppet = begin().after([news(&logs, number(0), 3), revised(52)]);
+    // Nor is a further run of the same author enough.
+    let more = news(&puppet.logs, number(0), 3);
+    puppet.hear(more).expect("planned");
+    assert!(puppet.hear(revised(53)).is_err());
+    begin().after([
+        news(&logs, number(0), 3),
+        revised(52),
+        news(&logs, number(1), 3),
+        revised(53),
+    ]);
+}
+
+#[test]
+fn a_revised_plan_does_not_stretch_the_budget() {
+    let logs = space();
+    let mut puppet = Puppet::new(&logs, |config| config.budget.events = Some(2)).after([
+        HeadsWanted { request_id: ID }.into(),
+        plan(Segment::Owner, totals(1, 50)),
+        plan(Segment::Owner, totals(1, 5_000)),
+    ]);
+    let held = puppet.logs.events().len();
+    let error = (0..3).find_map(|_| {
+        let batch = news(&puppet.logs, 1, 1);
+        puppet.hear(batch).err()
+    });
+    assert_eq!(error, Some(SessionError::BudgetExceeded));
+    assert_eq!(puppet.logs.events().len(), held + 2);
+}
+
+#[test]
 fn refuses_plans_without_end() {
     let mut puppet = Puppet::new(&space(), |config| config.limits.max_authors = 6).after([
         HeadsWanted { request_id: ID }.into(),

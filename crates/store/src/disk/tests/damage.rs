@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{Scene, flip, quiet_redb};
-use crate::{Damage, DiskStore, DiskStoreOptions, LogStore, StoreError};
+use crate::{Damage, DiskStore, DiskStoreOptions, LogStore, StoreError, conformance::World};
 
 #[test]
 fn a_damaged_header_is_refused_and_left_alone() {
@@ -79,6 +79,42 @@ fn a_check_on_open_reports_a_flipped_byte_anywhere_in_a_run() {
     let options = DiskStoreOptions::default().check_on_open(true);
     let opened = DiskStore::open_with(&scene.path, options);
     assert!(matches!(opened, Err(StoreError::Damaged(_))), "{opened:?}");
+}
+
+#[test]
+fn a_damaged_record_of_a_space_is_in_its_report_and_other_spaces_are_sound() {
+    let mut scene = Scene::filled();
+    let other = World::new(2);
+    let space = scene.world.space();
+    let digest = {
+        let store = scene.open();
+        other.found(&store);
+        let run = scene.logs[0].run(1);
+        let _ = store.append(&[run]).unwrap();
+        store.summary(&space).unwrap().unwrap().digest
+    };
+    let mut content = fs::read(&scene.path).unwrap();
+    let places = content.windows(32).enumerate();
+    let places: Vec<_> = places
+        .filter_map(|(at, found)| (found == digest.as_bytes()).then_some(at))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        content[at] ^= 1;
+    }
+    fs::write(&scene.path, content).unwrap();
+    let store = scene.open();
+    let mut spaces = [space, other.space()];
+    spaces.sort_unstable();
+    assert_eq!(store.spaces().unwrap(), spaces);
+    let damage = Damage::Space { space };
+    match store.summary(&space) {
+        Err(StoreError::Damaged(found)) => assert_eq!(found, damage),
+        found => panic!("{found:?}"),
+    }
+    let report = store.verify(&space, &mut |_| {}).unwrap();
+    assert_eq!((report.fault_count, report.faults), (1, vec![damage]));
+    other.assert_sound(&store);
 }
 
 #[test]

@@ -66,6 +66,17 @@ fn creation_leaves_the_finished_file_alone_in_its_folder() {
     assert!(matches!(created, Err(StoreError::Io(_))));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_file_is_readable_by_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let scene = Scene::new();
+    drop(DiskStore::create(&scene.path).unwrap());
+    let mode = fs::metadata(&scene.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 #[test]
 fn a_foreign_file_is_refused_and_left_alone() {
     let scene = Scene::new();
