@@ -66,7 +66,7 @@ pub(crate) struct GlobalArgs {
     /// No relay and no address lookup: direct addresses only, for one machine or a LAN
     #[arg(long, global = true)]
     pub(crate) no_relay: bool,
-    /// Log more to standard error (-v: info, -vv: debug); RUST_LOG is heeded too
+    /// Log more to standard error (-v: info, -vv: debug); `RUST_LOG` is heeded too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }

@@ -20,7 +20,7 @@ use crate::slots::Keyed;
 
 /// How long an accepted connection may stand without a stream. The dialling end gives up long
 /// before; this is for those that never close.
-const IDLE_ACCEPTED: Duration = Duration::from_secs(120);
+const IDLE_ACCEPTED: Duration = Duration::from_mins(2);
 
 /// Open connections by peer.
 #[derive(Debug)]

@@ -42,7 +42,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             live_backlog_events: 100,
-            live_lag_after: Duration::from_secs(60),
+            live_lag_after: Duration::from_mins(1),
             ..Limits::default()
         }
     }

@@ -102,7 +102,7 @@ impl Default for Limits {
             write_queue_bytes: 16 * 1024 * 1024,
             commit_bytes: 4 * 1024 * 1024,
             live_backlog_events: 65_536,
-            live_lag_after: Duration::from_secs(60),
+            live_lag_after: Duration::from_mins(1),
             read_ahead_bytes: 256 * 1024,
             session: SessionLimits::default(),
         }

@@ -205,7 +205,7 @@ impl<T: FromEvent> Walk<T> {
         &mut self,
         mut pinned: impl FnMut(AuthorId, u64) + Send,
     ) -> Result<(), Stop> {
-        let Some(summary) = self.query(|store, space| store.summary(space)).await? else {
+        let Some(summary) = self.query(headwater_store::LogStore::summary).await? else {
             return Ok(());
         };
         let owner = summary.owner;

@@ -92,7 +92,7 @@ impl Space {
     ///
     /// If the store fails.
     pub async fn summary(&self) -> Result<Option<SpaceSummary>, StoreError> {
-        self.read(|store, space| store.summary(space)).await
+        self.read(headwater_store::LogStore::summary).await
     }
 
     /// Signs one event and appends it. On return it is durable.

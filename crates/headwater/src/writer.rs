@@ -68,7 +68,7 @@ struct Job {
     work: Work,
     bytes: usize,
     /// Gives the bytes back once the job is committed or refused.
-    _charge: Option<OwnedSemaphorePermit>,
+    charge: Option<OwnedSemaphorePermit>,
 }
 
 enum Work {
@@ -164,7 +164,7 @@ impl Writer {
         let stop = Job {
             work: Work::Stop,
             bytes: 0,
-            _charge: None,
+            charge: None,
         };
         self.jobs.send(stop).ok();
         // Nothing is ever sent here: it resolves when the thread drops its end.
@@ -182,7 +182,7 @@ impl Writer {
         let job = Job {
             work,
             bytes,
-            _charge: Some(charge),
+            charge: Some(charge),
         };
         self.jobs.send(job).map_err(|_closed| Stopped)
     }
@@ -300,7 +300,7 @@ impl WriterThread {
         }
         group.jobs += 1;
         group.bytes = group.bytes.saturating_add(job.bytes);
-        group.charges.extend(job._charge);
+        group.charges.extend(job.charge);
     }
 
     fn sign_parts(

@@ -54,7 +54,7 @@ impl Default for SessionLimits {
         Self {
             first_message: Duration::from_secs(10),
             stall: Duration::from_secs(30),
-            total: Duration::from_secs(600),
+            total: Duration::from_mins(10),
             max_unapplied_bytes: 3 * 1024 * 1024,
             max_authors: 65_536,
             batch_bytes: TARGET_BATCH_BYTES,

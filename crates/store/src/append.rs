@@ -187,12 +187,11 @@ impl OpenSpace {
         for (author, log) in &self.logs {
             let Some(now) = log.now else { continue };
             tables.put_head(&key, author, &now)?;
-            let (events, payload_bytes) = match &log.before {
-                Some(before) => (before.head.seq, before.payload_bytes),
-                None => {
-                    self.row.authors += 1;
-                    (0, 0)
-                }
+            let (events, payload_bytes) = if let Some(before) = &log.before {
+                (before.head.seq, before.payload_bytes)
+            } else {
+                self.row.authors += 1;
+                (0, 0)
             };
             let row = &mut self.row;
             row.events = row

@@ -13,7 +13,7 @@ use crate::nodes::{Node, assert_equal, author, endpoint, filled, seq_of, write};
 /// Keeps connections open for as long as a test takes.
 fn patient() -> Limits {
     let mut limits = Limits::default();
-    limits.idle_connection = Duration::from_secs(3600);
+    limits.idle_connection = Duration::from_hours(1);
     limits
 }
 

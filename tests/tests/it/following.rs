@@ -193,7 +193,7 @@ async fn one_commit_of_100_000_events_does_not_cut_a_fast_live_reader() {
     write(&space, 1, "import", EVENTS).await;
     write(&space, 2, "after", 1).await;
 
-    for _ in 0..EVENTS + 1 {
+    for _ in 0..=EVENTS {
         next_event(&mut arriving).await;
     }
     sync.stop();

@@ -10,7 +10,7 @@ use headwater::{
     wire::{
         Budget, Clock, ClockEntry, EventId, FrameDecoder, HeadsChunk, HeadsDigest, HeadsSummary,
         Message, PlanTotals, Run, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2,
-        sign_genesis, sign_runs,
+        VerifiedRun, sign_genesis, sign_runs,
     },
 };
 use iroh::{
@@ -301,8 +301,8 @@ async fn a_peer_killed_in_mid_sync_again_and_again_is_served_when_it_comes_back(
 async fn a_requester_that_reads_nothing_is_left_though_all_it_asked_for_is_on_its_way() {
     let mut limits = Limits::default();
     // Only the longest time of a sync is left to end this one.
-    limits.write_stall = Duration::from_secs(3600);
-    limits.session.stall = Duration::from_secs(3600);
+    limits.write_stall = Duration::from_hours(1);
+    limits.session.stall = Duration::from_hours(1);
     limits.session.total = Duration::from_secs(2);
     let node = Node::build(Headwater::builder().limits(limits)).await;
     let space = filled(&node.headwater, 0, 0).await;
@@ -411,8 +411,8 @@ fn logs() -> Logs {
     for batch in 0..3 {
         let drafts = drafts(&format!("batch {batch}"), 4);
         let signed = sign_runs(&space, &author(1), base, drafts).expect("signed");
-        base = signed.last().map(|run| run.head());
-        runs.extend(signed.into_iter().map(|run| run.into_run()));
+        base = signed.last().map(VerifiedRun::head);
+        runs.extend(signed.into_iter().map(VerifiedRun::into_run));
     }
     Logs {
         space,
@@ -804,7 +804,7 @@ async fn a_peer_that_goes_on_after_the_end_does_not_keep_the_sync_from_ending() 
         .accept(ALPN, Hostile { trick, endings })
         .spawn();
     let mut limits = Limits::default();
-    limits.ask_back_wait = Duration::from_secs(3600);
+    limits.ask_back_wait = Duration::from_hours(1);
     let victim = Node::build(Headwater::builder().limits(limits)).await;
     let pulled = victim.space(logs.space);
 

@@ -26,7 +26,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// Fewer events say nothing about speed.
 const EVENTS_WORTH_A_RATE: u64 = 1000;
 /// How long a busy peer is asked again, and how soon at first; the wait doubles.
-const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const BUSY_PATIENCE: Duration = Duration::from_mins(1);
 const FIRST_BUSY_WAIT: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(context: &Context, args: SyncArgs) -> Result<(), CliError> {

@@ -140,24 +140,21 @@ impl KnownSpaces {
         ticket: &SpaceTicket,
         name: Option<&str>,
     ) -> Result<&KnownSpace, CliError> {
-        let index = match self
+        let index = if let Some(index) = self
             .spaces
             .iter()
             .position(|space| space.id == ticket.space)
         {
-            Some(index) => {
-                if let Some(name) = name.filter(|name| self.spaces[index].name != *name) {
-                    self.check_name(name)?;
-                    self.spaces[index].name = name.into();
-                }
-                index
+            if let Some(name) = name.filter(|name| self.spaces[index].name != *name) {
+                self.check_name(name)?;
+                self.spaces[index].name = name.into();
             }
-            None => {
-                let mut digits = ticket.space.to_string();
-                digits.truncate(DEFAULT_NAME_DIGITS);
-                self.add(ticket.space, name.unwrap_or(&digits))?;
-                self.spaces.len() - 1
-            }
+            index
+        } else {
+            let mut digits = ticket.space.to_string();
+            digits.truncate(DEFAULT_NAME_DIGITS);
+            self.add(ticket.space, name.unwrap_or(&digits))?;
+            self.spaces.len() - 1
         };
         let space = &mut self.spaces[index];
         space.peers.retain(|peer| peer.id != ticket.peer.id);

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
-    const MOST: Duration = Duration::from_secs(600);
+    const MOST: Duration = Duration::from_mins(10);
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_always_busy_and_never_ends_is_left_after_the_longest_time() {

@@ -47,7 +47,7 @@ impl SegmentIntake {
         plan: &SyncPlan,
         previous: Option<&SegmentIntake>,
     ) -> Result<Self, SessionError> {
-        let lower = previous.and_then(|segment| segment.upper());
+        let lower = previous.and_then(SegmentIntake::upper);
         let follows = match (previous.map(|segment| &segment.segment), &plan.segment) {
             (None, Segment::Owner) => true,
             (Some(Segment::Owner), Segment::Through(_) | Segment::Last)

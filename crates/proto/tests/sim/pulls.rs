@@ -1,6 +1,7 @@
 //! Syncs between two honest sides: whatever they hold and however messages interleave, the
 //! requester ends with everything, and both agree on what that is.
 
+use headwater_proto::SessionLimits;
 use headwater_wire::{Budget, EventDraft, HeadsSummary, SyncOutcome, Truncation, sign_runs};
 
 use crate::{
@@ -197,7 +198,7 @@ fn thousands_of_authors_pass_in_chunks_and_segments() {
         let mut theirs = drawn(&mut rng, 3_000, 2);
         let mut ours = theirs.nothing_of();
         let mut options = Options::drawn(&mut rng);
-        options.limits = Default::default();
+        options.limits = SessionLimits::default();
         let report = pull(&mut ours, &mut theirs, &mut rng, options);
         assert_eq!(ours.events(), theirs.events());
         assert!(report.segments >= 4 && report.segments < 10);
@@ -212,7 +213,7 @@ fn thousands_of_authors_pass_in_chunks_and_segments() {
             ours.write(&author(n), 1, &mut rng);
         }
         let mut options = Options::drawn(&mut rng);
-        options.limits = Default::default();
+        options.limits = SessionLimits::default();
         let report = pull(&mut ours, &mut theirs, &mut rng, options);
         assert_eq!(report.end.outcome, SyncOutcome::Complete);
         assert_eq!((report.chunks, report.end.round_trips), (3, 2));

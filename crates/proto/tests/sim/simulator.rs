@@ -208,7 +208,7 @@ impl<'a> Simulator<'a> {
 
     /// Nobody has anything to do because a message was lost: time ends what is not over.
     fn wait_out(mut self) -> Ending {
-        let late = self.now + Duration::from_secs(3_600);
+        let late = self.now + Duration::from_hours(1);
         if self.end.is_none() {
             let error = self.requester.handle_timeout(late);
             assert!(matches!(error, Err(SessionError::TimedOut { .. })));

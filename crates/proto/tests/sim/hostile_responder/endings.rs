@@ -214,7 +214,7 @@ fn stops_reading_while_too_much_waits_for_the_store() {
     puppet.applies_at_once = false;
     puppet.hear(news(&puppet.logs, 1, 2)).expect("planned");
     // Our own store is slow: the peer has not stalled.
-    let later = NOW + Duration::from_secs(60);
+    let later = NOW + Duration::from_mins(1);
     assert_eq!(puppet.requester.handle_timeout(later), Ok(()));
     for applied in std::mem::take(&mut puppet.unapplied) {
         puppet
