@@ -1,11 +1,10 @@
-//! Heads and clocks: who stands where, and how two chains compare.
+//! Heads: who stands where, and how two chains compare.
 
 use crate::{
-    codec::{Decode, DecodeError, Encode, Put, Reader, check_ascending},
-    ids::{AuthorId, EventId, HeadsDigest, Signature, SpaceId},
+    codec::{Decode, DecodeError, Encode, Put, Reader},
+    ids::{AuthorId, EventId, Signature, SpaceId},
     key::{AuthorKeyError, AuthorSecret},
     limits::MAX_SEQ,
-    tree::RootBuilder,
 };
 
 /// The last event of one log.
@@ -63,42 +62,6 @@ impl Decode for ClockEntry {
             head: AuthorHead::decode(reader)?,
             forked: reader.bool("forked")?,
         })
-    }
-}
-
-/// A vector clock with hashes: every author's head, sorted by author, each author once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeadsSummary(Vec<ClockEntry>);
-
-impl HeadsSummary {
-    /// A clock from entries in ascending order of author.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError::NotAscending`] names the first entry out of order.
-    pub fn from_entries(entries: Vec<ClockEntry>) -> Result<Self, DecodeError> {
-        check_ascending("heads", &entries, |entry| entry.author)?;
-        Ok(Self(entries))
-    }
-
-    /// The entries, ascending.
-    pub fn entries(&self) -> &[ClockEntry] {
-        &self.0
-    }
-
-    /// An author's entry.
-    pub fn get(&self, author: &AuthorId) -> Option<&ClockEntry> {
-        let at = self.0.binary_search_by_key(author, |entry| entry.author);
-        at.ok().and_then(|at| self.0.get(at))
-    }
-
-    /// The root of the heads tree over the entries.
-    pub fn digest(&self) -> HeadsDigest {
-        let mut root = RootBuilder::new();
-        for entry in &self.0 {
-            root.push(entry);
-        }
-        root.finish()
     }
 }
 
@@ -295,23 +258,5 @@ mod tests {
         let mut other = signed;
         other.author = AuthorSecret::from_bytes([4; 32]).id();
         assert_eq!(other.verify(), Ok(false));
-    }
-
-    #[test]
-    fn unsorted_and_duplicate_authors_are_refused_by_position() {
-        let entry = |author: u8| ClockEntry {
-            author: AuthorId::from_bytes([author; 32]),
-            head: head(1, 1),
-            forked: false,
-        };
-        let refused = |authors: &[u8]| {
-            HeadsSummary::from_entries(authors.iter().map(|a| entry(*a)).collect()).unwrap_err()
-        };
-        let at = |index| DecodeError::NotAscending {
-            field: "heads",
-            index,
-        };
-        assert_eq!(refused(&[1, 3, 2]), at(2));
-        assert_eq!(refused(&[1, 1]), at(1));
     }
 }

@@ -1,7 +1,7 @@
 //! The Headwater formats: what a log is made of, and what two peers say about it.
 //!
 //! ```text
-//! bytes ──▶ frame ──▶ message ─┬▶ clock: who holds what     (heads, tree)
+//! bytes ──▶ frame ──▶ message ─┬▶ clock: who holds what     (heads, clock, tree)
 //!                              └▶ runs ──▶ verify ──▶ events (run, event)
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! error, never a panic, and allocates in proportion to the bytes it was given, never to what
 //! they claim.
 
+mod clock;
 mod close;
 mod codec;
 mod event;
@@ -28,13 +29,14 @@ mod message;
 mod run;
 pub mod tree;
 
+pub use clock::HeadsSummary;
 pub use close::{Blame, CloseCode};
 pub use codec::DecodeError;
 pub use event::{
     ChannelId, ChannelIdError, Event, EventDraft, EventRef, Header, Kind, LogKey, kind,
 };
 pub use frame::FrameDecoder;
-pub use heads::{AuthorHead, ChainOrder, ClockEntry, HeadsSummary, SignedHead, compare_chains};
+pub use heads::{AuthorHead, ChainOrder, ClockEntry, SignedHead, compare_chains};
 pub use ids::{AuthorId, EventId, HeadsDigest, ParseIdError, PayloadHash, Signature, SpaceId};
 pub use key::{AuthorKeyError, AuthorSecret};
 pub use log::{Admission, AppendError, admit};
