@@ -4,12 +4,15 @@
 //! the sentence says. [`conformance_tests!`](crate::conformance_tests) makes one `#[test]` of
 //! each:
 //!
-//! ```ignore
+//! ```
+//! use headwater_store::{LogStore, MemoryStore};
+//!
 //! fn on_my_store(check: fn(&dyn LogStore)) {
-//!     check(&MyStore::new());
+//!     check(&MemoryStore::new());
 //! }
 //!
 //! headwater_store::conformance_tests!(on_my_store);
+//! # fn main() {}
 //! ```
 
 // These are tests: a panic is how they speak.
