@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-headwater="${CARGO_TARGET_DIR:-target}/release/headwater"
+headwater="${HEADWATER:-${CARGO_TARGET_DIR:-target}/release/headwater}"
 if [[ -z "${HEADWATER:-}" ]]; then
   cargo build --release --quiet -p headwater-cli
 fi
