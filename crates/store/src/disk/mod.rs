@@ -61,8 +61,9 @@ pub struct DiskStoreOptions {
 }
 
 impl DiskStoreOptions {
-    /// The default of [`cache_bytes`](Self::cache_bytes): 64 MiB.
-    pub const DEFAULT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+    /// The default of [`cache_bytes`](Self::cache_bytes): 32 MiB, half of what a node may grow by
+    /// in a sync of any length. A sync reads and writes in order, so more of it serves few reads.
+    pub const DEFAULT_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
     /// Sets [`cache_bytes`](Self::cache_bytes).
     #[must_use]
