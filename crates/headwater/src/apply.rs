@@ -1,7 +1,7 @@
 //! From decoded runs to durable ones, in order, several batches at a time.
 //!
 //! ```text
-//! Vec<Run> ─▶ verify (each on a blocking thread) ─▶ in order ─▶ writer ─▶ in order ─▶ Vec<AppliedRun>
+//! Vec<Run> ─▶ verify (large ones on blocking threads) ─▶ in order ─▶ writer ─▶ in order ─▶ Vec<AppliedRun>
 //! ```
 //!
 //! The queues here are bounded by the session: it hands over no further runs while too many bytes
@@ -18,7 +18,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{blocking::blocking, node::Inner, writer::StoreReply};
 
-type Verifying = AbortOnDropHandle<Result<Vec<VerifiedRun>, RunError>>;
+/// Events of a single run up to which it is verified where it arrives. One signature check and 64
+/// hashes take about 80 µs, which is what handing them to another thread can cost.
+const VERIFY_IN_PLACE_EVENTS: usize = 64;
+
+type Verified = Result<Vec<VerifiedRun>, RunError>;
+
+/// A batch being verified, or verified already.
+#[derive(Debug)]
+enum Verifying {
+    Done(Verified),
+    Elsewhere(AbortOnDropHandle<Verified>),
+}
 
 /// Applies the batches of one pull. Batches handed to the writer are committed even if this is
 /// dropped.
@@ -74,10 +85,18 @@ impl Applier {
 
     /// Starts on a batch.
     pub(crate) fn push(&self, runs: Vec<Run>) {
-        let verified = verify(Arc::clone(&self.inner), self.space, runs);
-        let verified = AbortOnDropHandle::new(n0_future::task::spawn(verified));
+        let verifying = match &runs[..] {
+            [run] if run.event_count() <= VERIFY_IN_PLACE_EVENTS => {
+                Verifying::Done(verify_all(runs, &self.space))
+            }
+            _ => {
+                let verified = verify(Arc::clone(&self.inner), self.space, runs);
+                let verified = n0_future::task::spawn(verified);
+                Verifying::Elsewhere(AbortOnDropHandle::new(verified))
+            }
+        };
         // A task that has ended answers through `next`.
-        self.verifying.send(verified).ok();
+        self.verifying.send(verifying).ok();
     }
 
     /// The outcome of the oldest batch without one; waits for ever if there is none. Safe to
@@ -104,14 +123,14 @@ impl Applier {
     }
 }
 
-async fn verify(
-    inner: Arc<Inner>,
-    space: SpaceId,
-    runs: Vec<Run>,
-) -> Result<Vec<VerifiedRun>, RunError> {
+fn verify_all(runs: Vec<Run>, space: &SpaceId) -> Verified {
+    runs.into_iter().map(|run| run.verify(space)).collect()
+}
+
+async fn verify(inner: Arc<Inner>, space: SpaceId, runs: Vec<Run>) -> Verified {
     // Never closed; more threads than cores would only take turns.
     let _core = inner.verifying.acquire().await.ok();
-    blocking(move || runs.into_iter().map(|run| run.verify(&space)).collect()).await
+    blocking(move || verify_all(runs, &space)).await
 }
 
 async fn store_in_order(
@@ -121,7 +140,11 @@ async fn store_in_order(
     queued: mpsc::UnboundedSender<Storing>,
 ) {
     while let Some(batch) = verified.recv().await {
-        let storing = match batch.await {
+        let verified = match batch {
+            Verifying::Done(verified) => Ok(verified),
+            Verifying::Elsewhere(task) => task.await,
+        };
+        let storing = match verified {
             Ok(Ok(runs)) => {
                 let heads = runs.iter().map(VerifiedRun::head).collect();
                 match inner.writer.store(runs, Some(peer)).await {
