@@ -7,6 +7,10 @@ use crate::{codec::DecodeError, limits::MAX_FRAME_BYTES};
 /// Bytes of a frame's length prefix; the length does not count itself.
 pub(crate) const PREFIX_BYTES: usize = 4;
 
+/// How many times the bytes that have arrived a buffer may hold. Four: a batch of 256 KiB is moved
+/// three or four times while it arrives in pieces of a packet, not eight.
+const GROWTH: usize = 4;
+
 /// Cuts a byte stream into frames. Fed with what arrived; holds at most one frame and what
 /// came behind it in the same piece.
 #[derive(Debug, Default)]
@@ -20,9 +24,18 @@ impl FrameDecoder {
         Self::default()
     }
 
-    /// Takes the next piece of the stream. The buffer grows with the bytes that arrive, never
-    /// by what a prefix claims.
+    /// Takes the next piece of the stream. The buffer grows with the bytes that arrive, to four
+    /// times as many and never beyond the frame's end; never by what a prefix claims alone.
     pub fn push(&mut self, bytes: &[u8]) {
+        let arrived = self.buffer.len() + bytes.len();
+        if arrived > self.buffer.capacity() {
+            let claimed = match self.buffer.first_chunk::<PREFIX_BYTES>() {
+                Some(prefix) => PREFIX_BYTES + u32::from_be_bytes(*prefix) as usize,
+                None => arrived,
+            };
+            let capacity = claimed.min(GROWTH * arrived).max(arrived);
+            self.buffer.reserve(capacity - self.buffer.len());
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
