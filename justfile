@@ -95,9 +95,29 @@ kill-puller *args:
 show-large *args:
     bash scripts/show-large.sh {{args}}
 
-# Headwater beside a bare iroh stream that moves as many payload bytes, in one run. `just bench-sync --help`.
+# Every benchmark that needs no peer, about four minutes on two cores; then tables and plots of docs/benchmarks.md. `just bench --small` tries it out.
+bench *args:
+    cd bench && cargo run --release --bin bench -- all --json-lines ../docs/benchmarks/results.jsonl {{args}}
+    just bench-page
+
+# A cold sync beside a bare iroh stream that moves as many payload bytes, in one run. `just bench-sync --help`.
 bench-sync *args:
-    cd bench && cargo run --release --bin sync -- {{args}}
+    cd bench && cargo run --release --bin bench -- sync {{args}}
+
+# Headwater beside iroh-docs and p2panda, in one run. p2panda's crates need a nightly compiler.
+bench-peers *args:
+    cd bench/iroh-docs && cargo build --release
+    cd bench/p2panda && cargo +nightly build --release
+    cd bench && cargo run --release --bin bench -- peers --iroh-docs ../target/release/iroh-docs --p2panda ../target/p2panda/release/p2panda --events 50000 --reps 3 --json-lines ../docs/benchmarks/results.jsonl {{args}}
+    just bench-page
+
+# Figures that do not depend on the machine's speed, against bench/budget.json. `just bench-smoke --write` sets a new budget.
+bench-smoke *args:
+    cd bench && cargo run --release --bin smoke -- {{args}}
+
+# Writes the tables and plots of docs/benchmarks.md from docs/benchmarks/results.jsonl.
+bench-page:
+    cd bench && cargo run --release --bin bench -- page ../docs/benchmarks.md --json-lines ../docs/benchmarks/results.jsonl
 
 # Licences, advisories, duplicate and foreign sources (needs cargo-deny; not part of `ci`: it is slow to install).
 deny:
@@ -106,3 +126,4 @@ deny:
 # What `.ci/run` checks, cheap checks first.
 ci: fmt layers wasm clippy docs test sim
     cd bench && cargo clippy --all-targets -- -D warnings
+    just bench-smoke

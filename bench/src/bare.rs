@@ -1,10 +1,10 @@
 //! The yardstick: as many bytes over one unidirectional iroh stream, dialing included.
 
 use bytes::Bytes;
-use iroh::{Endpoint, endpoint::presets};
 
 use crate::{
     Error,
+    nodes::loopback_endpoint,
     sample::{Meter, Sample},
 };
 
@@ -13,18 +13,12 @@ const ALPN: &[u8] = b"headwater/bench/bare";
 /// As large as the batches that Headwater aims at.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// An endpoint that speaks on loopback alone.
-pub(crate) async fn loopback_endpoint(alpns: Vec<Vec<u8>>) -> Result<Endpoint, Error> {
-    Ok(Endpoint::builder(presets::Minimal)
-        .alpns(alpns)
-        .clear_ip_transports()
-        .bind_addr("127.0.0.1:0")?
-        .bind()
-        .await?)
-}
-
 /// Moves `total` bytes from one endpoint to another, from the dial to the last byte read.
-pub(crate) async fn measure(total: u64) -> Result<Sample, Error> {
+///
+/// # Errors
+///
+/// If the connection fails or bytes are missing.
+pub async fn measure(total: u64) -> Result<Sample, Error> {
     let sender = loopback_endpoint(vec![ALPN.to_vec()]).await?;
     let receiver = loopback_endpoint(vec![]).await?;
     let sender_addr = sender.addr();
@@ -65,11 +59,9 @@ pub(crate) async fn measure(total: u64) -> Result<Sample, Error> {
     receiver.close().await;
     sender.close().await;
     Ok(Sample {
-        events: 0,
         payload_bytes: total,
         wall,
         cpu,
-        wire_bytes: total,
-        file_bytes: None,
+        ..Sample::default()
     })
 }

@@ -1,48 +1,61 @@
-//! One measured transfer: wall time, CPU time of the whole process, and what was moved.
+//! Wall and CPU time, memory of this process, and the spread of repeated values.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// Bytes in a mebibyte.
-pub(crate) const MIB: f64 = 1024.0 * 1024.0;
+pub const MIB: f64 = 1024.0 * 1024.0;
 
 /// One transfer as it was measured.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sample {
-    pub(crate) events: u64,
-    pub(crate) payload_bytes: u64,
-    pub(crate) wall: Duration,
-    pub(crate) cpu: Duration,
-    /// Stream bytes in both directions.
-    pub(crate) wire_bytes: u64,
-    /// Bytes of the puller's files afterwards; `None` where nothing is stored on disk.
-    pub(crate) file_bytes: Option<u64>,
+pub struct Sample {
+    /// Events moved.
+    pub events: u64,
+    /// Payload bytes moved.
+    pub payload_bytes: u64,
+    /// From before the dial to the end.
+    pub wall: Duration,
+    /// Of all threads of the process, both sides.
+    pub cpu: Duration,
+    /// Stream bytes in both directions; `None` where they were not counted.
+    pub wire_bytes: Option<u64>,
+    /// Bytes of the puller's files after they were closed.
+    pub file_bytes: Option<u64>,
 }
 
 impl Sample {
-    pub(crate) fn events_per_second(&self) -> f64 {
+    /// Events a second.
+    #[must_use]
+    pub fn events_per_second(&self) -> f64 {
         self.events as f64 / self.wall.as_secs_f64()
     }
 
-    pub(crate) fn payload_rate(&self) -> f64 {
+    /// Payload in MiB a second.
+    #[must_use]
+    pub fn payload_rate(&self) -> f64 {
         self.payload_bytes as f64 / MIB / self.wall.as_secs_f64()
     }
 
-    pub(crate) fn cpu_seconds_per_gib(&self) -> f64 {
+    /// CPU seconds for a GiB of payload.
+    #[must_use]
+    pub fn cpu_seconds_per_gib(&self) -> f64 {
         self.cpu.as_secs_f64() / (self.payload_bytes as f64 / MIB / 1024.0)
     }
 }
 
 /// Runs between [`Meter::start`] and [`Meter::stop`].
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub struct Meter {
     wall: Instant,
     cpu: Duration,
 }
 
 impl Meter {
-    pub(crate) fn start() -> Self {
+    /// Starts now.
+    #[must_use]
+    pub fn start() -> Self {
         Self {
             cpu: process_cpu(),
             wall: Instant::now(),
@@ -50,7 +63,8 @@ impl Meter {
     }
 
     /// The wall and CPU time since the start.
-    pub(crate) fn stop(&self) -> (Duration, Duration) {
+    #[must_use]
+    pub fn stop(&self) -> (Duration, Duration) {
         (self.wall.elapsed(), process_cpu() - self.cpu)
     }
 }
@@ -62,4 +76,54 @@ fn process_cpu() -> Duration {
         now.tv_sec.unsigned_abs(),
         u32::try_from(now.tv_nsec).unwrap_or_default(),
     )
+}
+
+/// The median of a measure and the range it was seen in.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Spread {
+    /// The middle value.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
+}
+
+impl Spread {
+    /// `None` without a value.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len() % 2 == 1 {
+            *sorted.get(middle)?
+        } else {
+            (sorted.get(middle.checked_sub(1)?)? + sorted.get(middle)?) / 2.0
+        };
+        Some(Self {
+            median,
+            least: *sorted.first()?,
+            most: *sorted.last()?,
+        })
+    }
+}
+
+/// The value below which this share of all values lies; 0 without any.
+#[must_use]
+pub fn percentile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = (values.len() as f64 * share) as usize;
+    values
+        .get(place.min(values.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// A field of `/proc/self/status` in KiB, such as `VmHWM`: the most memory this process ever had.
+#[must_use]
+pub fn status_kib(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
