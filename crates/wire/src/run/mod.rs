@@ -180,16 +180,7 @@ impl Run {
     /// The same run without the events up to and including `seq`, under the same signature.
     /// `None` if nothing would be left; the run itself if it begins above `seq`.
     pub fn above(&self, space: &SpaceId, seq: u64) -> Option<Self> {
-        if seq >= self.last_seq() {
-            return None;
-        }
-        match self.index_of(seq) {
-            None => Some(self.clone()),
-            Some(index) => {
-                let prev = self.ids_up_to(space, index + 1).pop();
-                Some(self.recut(index + 1, prev, |_| true))
-            }
-        }
+        self.above_known(space, seq, None)
     }
 
     /// The same run with the payloads left out of all events but those `keep` names by index.
