@@ -202,8 +202,8 @@ fn allocations(figures: &mut Figures) -> Result<(), Error> {
 
         let profiler = dhat::Profiler::builder().testing().build();
         for frame in &frames {
-            decoder.push(frame);
-            while let Some(body) = decoder.next_frame()? {
+            let mut frame = frame.as_slice();
+            while let Some(body) = decoder.read(&mut frame)? {
                 let Some(Message::SyncBatchV2(batch)) = Message::decode_body(body)? else {
                     return Err("not a batch".into());
                 };

@@ -18,6 +18,8 @@ const CHUNKS_AT_ONCE: usize = 32;
 pub(crate) struct FrameReader {
     metrics: Arc<Metrics>,
     stream: RecvStream,
+    /// Received, and not looked at yet.
+    pieces: VecDeque<Bytes>,
     decoder: FrameDecoder,
     received: u64,
 }
@@ -38,6 +40,7 @@ impl FrameReader {
         Self {
             metrics,
             stream,
+            pieces: VecDeque::with_capacity(CHUNKS_AT_ONCE),
             decoder: FrameDecoder::new(),
             received: 0,
         }
@@ -45,9 +48,14 @@ impl FrameReader {
 
     /// The next message among the bytes received; `None` if it takes more of them.
     pub(crate) fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
-        while let Some(frame) = self.decoder.next_frame()? {
-            if let Some(message) = Message::decode_body(frame)? {
-                return Ok(Some(message));
+        while let Some(piece) = self.pieces.front_mut() {
+            match self.decoder.read(piece)? {
+                Some(frame) => {
+                    if let Some(message) = Message::decode_body(frame)? {
+                        return Ok(Some(message));
+                    }
+                }
+                None => drop(self.pieces.pop_front()),
             }
         }
         Ok(None)
@@ -59,22 +67,22 @@ impl FrameReader {
         match self.stream.read_many_chunks(&mut chunks).await? {
             Some(count) => {
                 let before = self.received;
-                for chunk in chunks.iter().take(count) {
+                for chunk in chunks.into_iter().take(count) {
                     self.received += chunk.len() as u64;
-                    self.decoder.push(chunk);
+                    self.pieces.push_back(chunk);
                 }
                 let received = &self.metrics.wire_bytes_received;
                 received.inc_by(self.received - before);
                 Ok(Filled::Bytes)
             }
-            None if self.decoder.is_at_boundary() => Ok(Filled::End),
+            None if self.is_taken() => Ok(Filled::End),
             None => Ok(Filled::Cut),
         }
     }
 
     /// Whether every byte received is part of a message that was taken.
     pub(crate) fn is_taken(&self) -> bool {
-        self.decoder.is_at_boundary()
+        self.decoder.is_at_boundary() && self.pieces.iter().all(Bytes::is_empty)
     }
 
     /// Bytes received so far.

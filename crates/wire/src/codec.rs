@@ -208,6 +208,11 @@ impl Reader {
         Ok(self.input.slice(offset..offset + len))
     }
 
+    /// Passes over bytes that are read later, by their offset.
+    pub(crate) fn skip(&mut self, field: &'static str, len: usize) -> Result<(), DecodeError> {
+        self.take(field, len).map(|_| ())
+    }
+
     /// A length and that many bytes, not copied.
     pub(crate) fn byte_string(
         &mut self,

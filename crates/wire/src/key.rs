@@ -35,14 +35,22 @@ impl AuthorId {
     ///
     /// If the bytes are no canonical curve point, or one of small order.
     pub fn verifying_key(&self) -> Result<VerifyingKey, AuthorKeyError> {
-        let key = VerifyingKey::from_bytes(self.as_bytes())
-            .ok()
-            .filter(|key| key.to_bytes() == *self.as_bytes())
+        let key = Some(self)
+            .filter(|author| author.is_canonical())
+            .and_then(|author| VerifyingKey::from_bytes(author.as_bytes()).ok())
             .ok_or(AuthorKeyError::NotAPoint { author: *self })?;
         if key.is_weak() {
             return Err(AuthorKeyError::Weak { author: *self });
         }
         Ok(key)
+    }
+
+    /// Whether the y coordinate is below 2^255 − 19: a point whose y is below 19 has a second
+    /// encoding, which decompression takes as well. (x = 0 with its sign set, the only other double
+    /// encoding, is a point of small order.)
+    fn is_canonical(&self) -> bool {
+        let [lowest, middle @ .., highest] = self.as_bytes();
+        *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
     }
 
     /// Whether `signature` is this author's over `message`.
@@ -111,11 +119,29 @@ mod tests {
             author.verifying_key(),
             Err(AuthorKeyError::NotAPoint { author })
         );
-        // y = p + 1 encodes the identity a second time.
-        let author: AuthorId = "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
-            .parse()
-            .unwrap();
-        assert!(author.verifying_key().is_err());
+    }
+
+    #[test]
+    fn a_second_encoding_of_a_point_is_refused() {
+        let mut usable = 0;
+        for y in 0..19u8 {
+            for sign in [0, 0x80] {
+                let mut bytes = [0; 32];
+                bytes[0] = y;
+                bytes[31] = sign;
+                usable += usize::from(AuthorId::from_bytes(bytes).verifying_key().is_ok());
+                // The same point by y + p.
+                let mut bytes = [0xff; 32];
+                bytes[0] = 0xed + y;
+                bytes[31] = 0x7f | sign;
+                let author = AuthorId::from_bytes(bytes);
+                assert_eq!(
+                    author.verifying_key(),
+                    Err(AuthorKeyError::NotAPoint { author })
+                );
+            }
+        }
+        assert!(usable > 0, "none of them was refused for being written twice alone");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub const MAX_RUN_BYTES: usize = MAX_FRAME_BYTES - 64;
 /// Size a signer cuts runs at, in bytes: large enough that the signature and the run's fixed
 /// part vanish beside the events, and just under 64 KiB, because a B-tree rounds large values up
 /// to a power of two of pages: 64 bytes leave room for a store's key and page header.
-pub const TARGET_RUN_BYTES: usize = 64 * 1024 - 64;
+pub const TARGET_RUN_BYTES: usize = 128 * 1024 - 64;
 
 /// Most events in one run: bounds what one signature check may cost in hashes.
 pub const MAX_RUN_EVENTS: usize = 1024;

@@ -111,8 +111,7 @@ fn check_message(name: &str, fields: &Value, message: impl Into<Message>) {
     let bytes = frame(&message);
     check(name, fields, &bytes);
     let mut decoder = FrameDecoder::new();
-    decoder.push(&bytes);
-    let body = decoder.next_frame().unwrap().unwrap();
+    let body = decoder.read(&mut &bytes[..]).unwrap().unwrap();
     assert_eq!(Message::decode_body(body), Ok(Some(message)), "{name}");
 }
 

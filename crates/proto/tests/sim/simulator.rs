@@ -453,12 +453,12 @@ fn take(queue: &mut VecDeque<Message>, options: &Options, rng: &mut Rng) -> Opti
 /// Encodes and decodes a message as a stream would, and counts its bytes.
 pub(crate) fn through_the_wire(message: &Message) -> (Message, usize) {
     let mut frames = FrameDecoder::new();
-    let mut bytes = 0;
-    for chunk in message.encode_frame().expect("it fits a frame") {
+    let (mut bytes, mut frame) = (0, None);
+    for mut chunk in message.encode_frame().expect("it fits a frame") {
         bytes += chunk.len();
-        frames.push(&chunk);
+        frame = frames.read(&mut chunk).expect("a frame");
     }
-    let frame = frames.next_frame().expect("a frame").expect("a whole one");
+    let frame = frame.expect("a whole one");
     let read = Message::decode_body(frame).expect("it decodes");
     let read = read.expect("it is known");
     assert_eq!(read, *message);

@@ -206,7 +206,7 @@ impl Message {
         Ok(frame.chunks)
     }
 
-    /// Reads a frame without its prefix, as [`crate::FrameDecoder::next_frame`] gives it. Runs
+    /// Reads a frame without its prefix, as [`crate::FrameDecoder::read`] gives it. Runs
     /// in it share the frame's bytes and are not decoded yet. `None` for an additive message
     /// this version does not know.
     ///

@@ -19,8 +19,8 @@ fn frame_bytes(message: &Message) -> Bytes {
 
 fn read_back(bytes: &[u8]) -> Result<Option<Message>, DecodeError> {
     let mut decoder = FrameDecoder::new();
-    decoder.push(bytes);
-    let frame = decoder.next_frame()?.unwrap();
+    let mut bytes = bytes;
+    let frame = decoder.read(&mut bytes)?.unwrap();
     assert!(decoder.is_at_boundary());
     Message::decode_body(frame)
 }

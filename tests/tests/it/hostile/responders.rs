@@ -61,13 +61,13 @@ impl Hostile {
 async fn read_request(recv: &mut RecvStream) -> Message {
     let mut decoder = FrameDecoder::new();
     loop {
-        if let Some(frame) = decoder.next_frame().expect("a frame") {
+        let chunk = recv.read_chunk(usize::MAX).await.expect("readable");
+        let mut chunk = chunk.expect("a request");
+        if let Some(frame) = decoder.read(&mut chunk).expect("a frame") {
             return Message::decode_body(frame)
                 .expect("a message")
                 .expect("known");
         }
-        let chunk = recv.read_chunk(usize::MAX).await.expect("readable");
-        decoder.push(&chunk.expect("a request"));
     }
 }
 
