@@ -40,6 +40,9 @@ pub(crate) struct Applier {
     verifying: mpsc::UnboundedSender<Verifying>,
     storing: mpsc::UnboundedReceiver<Storing>,
     oldest: Option<Storing>,
+    peer: EndpointId,
+    /// Batches pushed whose outcome was not taken yet.
+    unanswered: usize,
     _in_order: AbortOnDropHandle<()>,
 }
 
@@ -79,15 +82,26 @@ impl Applier {
             verifying,
             storing,
             oldest: None,
+            peer,
+            unanswered: 0,
             _in_order: AbortOnDropHandle::new(in_order),
         }
     }
 
     /// Starts on a batch.
-    pub(crate) fn push(&self, runs: Vec<Run>) {
+    pub(crate) fn push(&mut self, runs: Vec<Run>) {
+        let is_alone = self.unanswered == 0;
+        self.unanswered += 1;
         let verifying = match &runs[..] {
             [run] if run.event_count() <= VERIFY_IN_PLACE_EVENTS => {
-                Verifying::Done(verify_all(runs, &self.space))
+                let verified = verify_all(runs, &self.space);
+                match self.store_at_once(verified, is_alone) {
+                    Ok(storing) => {
+                        self.oldest = Some(storing);
+                        return;
+                    }
+                    Err(verified) => Verifying::Done(verified),
+                }
             }
             _ => {
                 let verified = verify(Arc::clone(&self.inner), self.space, runs);
@@ -97,6 +111,21 @@ impl Applier {
         };
         // A task that has ended answers through `next`.
         self.verifying.send(verifying).ok();
+    }
+
+    /// Hands a single run to the writer without a detour, if no other batch is on its way and the
+    /// queue has room; gives it back otherwise.
+    fn store_at_once(&self, verified: Verified, is_alone: bool) -> Result<Storing, Verified> {
+        let [run] = match verified {
+            Ok(runs) if is_alone => <[_; 1]>::try_from(runs).map_err(Ok)?,
+            other => return Err(other),
+        };
+        let heads = vec![run.head()];
+        match self.inner.writer.try_store(run, Some(self.peer)) {
+            Ok(Ok(reply)) => Ok(Storing::Queued { heads, reply }),
+            Ok(Err(_stopped)) => Ok(Storing::Failed(ApplyError::Stopped)),
+            Err(run) => Err(Ok(vec![run])),
+        }
     }
 
     /// The outcome of the oldest batch without one; waits for ever if there is none. Safe to
@@ -112,6 +141,7 @@ impl Applier {
         };
         let heads = std::mem::take(heads);
         self.oldest = None;
+        self.unanswered = self.unanswered.saturating_sub(1);
         let outcomes = reply
             .map_err(|_stopped| ApplyError::Stopped)?
             .map_err(ApplyError::Store)?;

@@ -8,8 +8,10 @@
 //!
 //! Invariants:
 //!
-//! - A watcher holds ranges, never events. Two commits to one log widen one range, so memory is
-//!   bounded by the number of authors and nothing is ever dropped: the store is the queue.
+//! - What a watcher owes its reader are ranges, not events. Two commits to one log widen one range,
+//!   so memory is bounded by the number of authors and nothing is ever dropped: the store is the
+//!   queue. Beside a range may lie the one small run that it is, to spare reading it: never more
+//!   than [`FRESH_BYTES`] of them.
 //! - What a watcher takes of a log goes on where the last take ended, but for what its own reader
 //!   sent: a commit is shown whole, in its order, under one lock.
 
@@ -19,9 +21,17 @@ use std::{
 };
 
 use headwater_proto::{Appended, TailWant};
-use headwater_wire::{AuthorId, SpaceId};
+use headwater_wire::{AuthorId, SpaceId, VerifiedRun};
 use iroh::EndpointId;
 use tokio::sync::Notify;
+
+/// Longest run that lies beside its range, in bytes. A reader that keeps up gets a message or a
+/// reading without a look into the store; for longer runs the look hardly counts.
+const FRESH_RUN_BYTES: usize = 4 * 1024;
+
+/// Bytes of such runs one watcher holds at most: enough for a burst, and for a slow reader no more
+/// than a page of a book.
+const FRESH_BYTES: usize = 64 * 1024;
 
 /// The watchers of every space.
 #[derive(Debug, Default)]
@@ -33,14 +43,43 @@ pub(crate) struct Hub {
 struct Watch {
     /// Who reads here, if a peer does: what it sent itself is no news to it.
     reader: Option<EndpointId>,
-    pending: Mutex<BTreeMap<AuthorId, Range>>,
+    pending: Mutex<Pending>,
     changed: Notify,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default)]
+struct Pending {
+    ranges: BTreeMap<AuthorId, Range>,
+    /// Bytes of the runs beside them.
+    fresh_bytes: usize,
+}
+
+#[derive(Debug)]
 struct Range {
     above: u64,
     through: u64,
+    /// The run of exactly these events.
+    run: Option<VerifiedRun>,
+}
+
+/// What became of one run of a commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct News<'a> {
+    /// The peer that sent it, if one did.
+    pub(crate) origin: Option<EndpointId>,
+    /// What of it was new.
+    pub(crate) appended: &'a Appended,
+    /// The run.
+    pub(crate) run: &'a VerifiedRun,
+}
+
+/// What one log grew by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// The events, to be read from the store.
+    pub(crate) want: TailWant,
+    /// The run of exactly these events, where it is at hand.
+    pub(crate) run: Option<VerifiedRun>,
 }
 
 /// One reader's place in the hub; leaves it when dropped.
@@ -72,13 +111,9 @@ impl Hub {
         Watcher { watch }
     }
 
-    /// Tells the watchers of `space` what one commit appended, in the order of the commit: each
-    /// item with the peer that sent it, if one did. A watcher sees all of a commit or nothing.
-    pub(crate) fn publish<'a>(
-        &self,
-        space: SpaceId,
-        appended: impl Iterator<Item = (Option<EndpointId>, &'a Appended)> + Clone,
-    ) {
+    /// Tells the watchers of `space` what one commit appended, in the order of the commit. A
+    /// watcher sees all of a commit or nothing.
+    pub(crate) fn publish(&self, space: SpaceId, news: &[News<'_>]) {
         let mut watches = lock(&self.watches);
         let Some(of_space) = watches.get_mut(&space) else {
             return;
@@ -87,7 +122,7 @@ impl Hub {
             let Some(watch) = watch.upgrade() else {
                 return false;
             };
-            watch.widen(appended.clone());
+            watch.widen(news);
             true
         });
         if of_space.is_empty() {
@@ -97,25 +132,54 @@ impl Hub {
 }
 
 impl Watch {
-    fn widen<'a>(&self, appended: impl Iterator<Item = (Option<EndpointId>, &'a Appended)>) {
+    fn widen(&self, news: &[News<'_>]) {
         let mut pending = lock(&self.pending);
-        for (origin, grown) in appended {
-            let is_its_own = origin.is_some() && origin == self.reader;
-            if is_its_own || grown.events == 0 {
-                continue;
+        for news in news {
+            let is_its_own = news.origin.is_some() && news.origin == self.reader;
+            if !is_its_own && news.appended.events > 0 {
+                pending.widen(news);
             }
-            let through = grown.head.seq;
-            let above = through.saturating_sub(grown.events);
-            pending
-                .entry(grown.author)
-                .and_modify(|range| {
-                    range.above = range.above.min(above);
-                    range.through = range.through.max(through);
-                })
-                .or_insert(Range { above, through });
         }
         drop(pending);
         self.changed.notify_one();
+    }
+}
+
+impl Pending {
+    fn widen(&mut self, news: &News<'_>) {
+        let through = news.appended.head.seq;
+        let above = through.saturating_sub(news.appended.events);
+        match self.ranges.entry(news.appended.author) {
+            Entry::Vacant(place) => {
+                let len = news.run.run().as_bytes().len();
+                let is_whole = news.run.first_seq() == above + 1 && news.run.last_seq() == through;
+                let keep = is_whole
+                    && len <= FRESH_RUN_BYTES
+                    && self.fresh_bytes.saturating_add(len) <= FRESH_BYTES;
+                if keep {
+                    self.fresh_bytes += len;
+                }
+                let run = keep.then(|| news.run.clone());
+                place.insert(Range {
+                    above,
+                    through,
+                    run,
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                let range = entry.get_mut();
+                range.above = range.above.min(above);
+                range.through = range.through.max(through);
+                let run = range.run.take();
+                self.forget(run.as_ref());
+            }
+        }
+    }
+
+    /// Gives back the room of a run that no longer lies here.
+    fn forget(&mut self, run: Option<&VerifiedRun>) {
+        let len = run.map_or(0, |run| run.run().as_bytes().len());
+        self.fresh_bytes = self.fresh_bytes.saturating_sub(len);
     }
 }
 
@@ -123,7 +187,7 @@ impl Watcher {
     /// Waits until something is pending. Safe to cancel.
     pub(crate) async fn changed(&self) {
         loop {
-            if !lock(&self.watch.pending).is_empty() {
+            if !lock(&self.watch.pending).ranges.is_empty() {
                 return;
             }
             self.watch.changed.notified().await;
@@ -131,39 +195,50 @@ impl Watcher {
     }
 
     /// Takes up to `max_authors` pending ranges, ascending by author.
-    pub(crate) fn take(&self, max_authors: usize) -> Vec<TailWant> {
+    pub(crate) fn take(&self, max_authors: usize) -> Vec<Growth> {
         let mut pending = lock(&self.watch.pending);
-        let mut wants = Vec::with_capacity(pending.len().min(max_authors));
-        while wants.len() < max_authors {
-            let Some((author, range)) = pending.pop_first() else {
+        let mut grown = Vec::with_capacity(pending.ranges.len().min(max_authors));
+        while grown.len() < max_authors {
+            let Some((author, range)) = pending.ranges.pop_first() else {
                 break;
             };
-            wants.push(TailWant {
-                author,
-                above: range.above,
-                through: range.through,
+            pending.forget(range.run.as_ref());
+            grown.push(Growth {
+                want: TailWant {
+                    author,
+                    above: range.above,
+                    through: range.through,
+                },
+                run: range.run,
             });
         }
-        wants
+        grown
     }
 
     /// Drops what is pending of these logs up to these seqs: the reader has it already.
     pub(crate) fn pass(&self, seen: &[(AuthorId, u64)]) {
         let mut pending = lock(&self.watch.pending);
         for (author, through) in seen {
-            if let Entry::Occupied(mut entry) = pending.entry(*author) {
-                let range = entry.get_mut();
-                range.above = range.above.max(*through);
-                if range.above >= range.through {
-                    entry.remove();
-                }
+            let Entry::Occupied(mut entry) = pending.ranges.entry(*author) else {
+                continue;
+            };
+            let range = entry.get_mut();
+            if *through <= range.above {
+                continue;
             }
+            range.above = *through;
+            let run = range.run.take();
+            if range.above >= range.through {
+                entry.remove();
+            }
+            pending.forget(run.as_ref());
         }
     }
 
     /// How many events are pending.
     pub(crate) fn backlog(&self) -> u64 {
         lock(&self.watch.pending)
+            .ranges
             .values()
             .map(|range| range.through - range.above)
             .fold(0, u64::saturating_add)
@@ -177,40 +252,78 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use headwater_wire::{AuthorHead, EventId};
+    use headwater_wire::{AuthorHead, AuthorSecret, EventDraft, EventId, sign_runs};
 
     use super::*;
 
     const SPACE: SpaceId = SpaceId::from_bytes([1; 32]);
 
-    fn author(byte: u8) -> AuthorId {
-        AuthorId::from_bytes([byte; 32])
+    /// Three authors, ascending by key.
+    fn secret(number: usize) -> AuthorSecret {
+        let mut secrets: Vec<_> = (1..=3u8)
+            .map(|seed| AuthorSecret::from_bytes([seed; 32]))
+            .collect();
+        secrets.sort_by_key(AuthorSecret::id);
+        secrets.swap_remove(number - 1)
     }
 
-    fn appended(author: AuthorId, events: u64, seq: u64) -> Appended {
-        Appended {
-            author,
-            events,
-            payload_bytes: 0,
-            head: AuthorHead {
-                seq,
-                id: EventId::from_bytes([0; 32]),
+    fn author(number: usize) -> AuthorId {
+        secret(number).id()
+    }
+
+    /// A run of so many events up to `seq`, and what storing it whole gives.
+    struct Stored {
+        origin: Option<EndpointId>,
+        appended: Appended,
+        run: VerifiedRun,
+    }
+
+    fn stored(origin: Option<EndpointId>, number: usize, events: u64, seq: u64) -> Stored {
+        let base = seq.checked_sub(events).filter(|seq| *seq > 0);
+        let base = base.map(|seq| AuthorHead {
+            seq,
+            id: EventId::from_bytes([0; 32]),
+        });
+        let drafts = (0..events).map(|_| EventDraft::new(16, 0, "text"));
+        let mut runs = sign_runs(&SPACE, &secret(number), base, drafts).unwrap();
+        let run = runs.remove(0);
+        Stored {
+            origin,
+            appended: Appended {
+                author: run.author(),
+                events,
+                payload_bytes: run.run().payload_bytes(),
+                head: run.head(),
             },
+            run,
         }
+    }
+
+    /// Publishes one commit.
+    fn publish(hub: &Hub, space: SpaceId, commit: &[Stored]) {
+        let news: Vec<News<'_>> = commit
+            .iter()
+            .map(|stored| News {
+                origin: stored.origin,
+                appended: &stored.appended,
+                run: &stored.run,
+            })
+            .collect();
+        hub.publish(space, &news);
+    }
+
+    fn wants(watcher: &Watcher, max_authors: usize) -> Vec<TailWant> {
+        let grown = watcher.take(max_authors);
+        grown.into_iter().map(|grown| grown.want).collect()
     }
 
     fn peer(seed: u8) -> EndpointId {
         iroh::SecretKey::from_bytes(&[seed; 32]).public()
     }
 
-    /// Publishes a commit of which everything came from `origin`.
-    fn publish(hub: &Hub, space: SpaceId, origin: Option<EndpointId>, appended: Appended) {
-        hub.publish(space, [(origin, &appended)].into_iter());
-    }
-
-    fn want(author: AuthorId, above: u64, through: u64) -> TailWant {
+    fn want(number: usize, above: u64, through: u64) -> TailWant {
         TailWant {
-            author,
+            author: author(number),
             above,
             through,
         }
@@ -220,14 +333,11 @@ mod tests {
     fn commits_to_one_log_widen_one_range() {
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
-        publish(&hub, SPACE, None, appended(author(2), 3, 10));
-        publish(&hub, SPACE, None, appended(author(1), 1, 1));
-        publish(&hub, SPACE, None, appended(author(2), 5, 15));
+        publish(&hub, SPACE, &[stored(None, 2, 3, 10)]);
+        publish(&hub, SPACE, &[stored(None, 1, 1, 1)]);
+        publish(&hub, SPACE, &[stored(None, 2, 5, 15)]);
         assert_eq!(watcher.backlog(), 9);
-        assert_eq!(
-            watcher.take(10),
-            [want(author(1), 0, 1), want(author(2), 7, 15)]
-        );
+        assert_eq!(wants(&watcher, 10), [want(1, 0, 1), want(2, 7, 15)]);
         assert_eq!(watcher.backlog(), 0);
     }
 
@@ -236,25 +346,23 @@ mod tests {
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
         for byte in 1..=3 {
-            publish(&hub, SPACE, None, appended(author(byte), 1, 1));
+            publish(&hub, SPACE, &[stored(None, byte, 1, 1)]);
         }
-        assert_eq!(watcher.take(2).len(), 2);
-        assert_eq!(watcher.take(2), [want(author(3), 0, 1)]);
+        assert_eq!(wants(&watcher, 2).len(), 2);
+        assert_eq!(wants(&watcher, 2), [want(3, 0, 1)]);
     }
 
     #[test]
     fn tells_nobody_of_other_spaces_or_of_what_was_there_before() {
         let hub = Hub::default();
-        publish(&hub, SPACE, None, appended(author(1), 1, 1));
+        publish(&hub, SPACE, &[stored(None, 1, 1, 1)]);
         let watcher = hub.watch(SPACE);
-        publish(
-            &hub,
-            SpaceId::from_bytes([2; 32]),
-            None,
-            appended(author(1), 1, 2),
-        );
-        publish(&hub, SPACE, None, appended(author(1), 0, 1));
-        assert_eq!(watcher.take(10), []);
+        let other = SpaceId::from_bytes([2; 32]);
+        publish(&hub, other, &[stored(None, 1, 1, 2)]);
+        let mut nothing_new = stored(None, 1, 1, 1);
+        nothing_new.appended.events = 0;
+        publish(&hub, SPACE, &[nothing_new]);
+        assert_eq!(wants(&watcher, 10), []);
     }
 
     #[test]
@@ -262,7 +370,7 @@ mod tests {
         let hub = Hub::default();
         let (sender, other) = (hub.watch_for(SPACE, peer(1)), hub.watch_for(SPACE, peer(2)));
         let local = hub.watch(SPACE);
-        publish(&hub, SPACE, Some(peer(1)), appended(author(1), 1, 1));
+        publish(&hub, SPACE, &[stored(Some(peer(1)), 1, 1, 1)]);
         assert_eq!(sender.backlog(), 0);
         assert_eq!((other.backlog(), local.backlog()), (1, 1));
     }
@@ -272,37 +380,35 @@ mod tests {
         let hub = Hub::default();
         let local = hub.watch(SPACE);
         let (first, second) = (hub.watch_for(SPACE, peer(1)), hub.watch_for(SPACE, peer(2)));
-        let sent = [
-            (Some(peer(1)), appended(author(1), 5, 5)),
-            (Some(peer(2)), appended(author(1), 5, 10)),
-            (None, appended(author(1), 2, 12)),
+        let commit = [
+            stored(Some(peer(1)), 1, 5, 5),
+            stored(Some(peer(2)), 1, 5, 10),
+            stored(None, 1, 2, 12),
         ];
-        let commit = sent.iter().map(|(origin, grown)| (*origin, grown));
-        hub.publish(SPACE, commit);
-        assert_eq!(local.take(10), [want(author(1), 0, 12)]);
-        assert_eq!(first.take(10), [want(author(1), 5, 12)]);
-        assert_eq!(second.take(10), [want(author(1), 0, 12)]);
+        publish(&hub, SPACE, &commit);
+        assert_eq!(wants(&local, 10), [want(1, 0, 12)]);
+        assert_eq!(wants(&first, 10), [want(1, 5, 12)]);
+        assert_eq!(wants(&second, 10), [want(1, 0, 12)]);
     }
 
     #[test]
     fn what_a_taker_on_another_thread_sees_of_a_log_always_goes_on_where_it_stopped() {
-        const COMMITS: u64 = 10_000;
+        const COMMITS: u64 = 1_000;
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
         let (one, other) = (Some(peer(1)), Some(peer(2)));
         std::thread::scope(|threads| {
             threads.spawn(|| {
                 for commit in 0..COMMITS {
-                    let grown = [
-                        (one, appended(author(1), 1, 2 * commit + 1)),
-                        (other, appended(author(1), 1, 2 * commit + 2)),
-                    ];
-                    hub.publish(SPACE, grown.iter().map(|(origin, grown)| (*origin, grown)));
+                    let mut grown = [stored(one, 1, 1, 1), stored(other, 1, 1, 1)];
+                    grown[0].appended.head.seq = 2 * commit + 1;
+                    grown[1].appended.head.seq = 2 * commit + 2;
+                    publish(&hub, SPACE, &grown);
                 }
             });
             let mut seen = 0;
             while seen < 2 * COMMITS {
-                for taken in watcher.take(10) {
+                for taken in wants(&watcher, 10) {
                     assert_eq!(taken.above, seen);
                     assert_eq!(taken.through % 2, 0, "half a commit");
                     seen = taken.through;
@@ -315,18 +421,77 @@ mod tests {
     fn what_the_reader_has_already_is_passed_over() {
         let hub = Hub::default();
         let watcher = hub.watch(SPACE);
-        publish(&hub, SPACE, None, appended(author(1), 5, 5));
-        publish(&hub, SPACE, None, appended(author(2), 5, 9));
+        publish(&hub, SPACE, &[stored(None, 1, 5, 5)]);
+        publish(&hub, SPACE, &[stored(None, 2, 5, 9)]);
         watcher.pass(&[(author(1), 5), (author(2), 6), (author(3), 1)]);
         assert_eq!(watcher.backlog(), 3);
-        assert_eq!(watcher.take(10), [want(author(2), 6, 9)]);
+        assert_eq!(wants(&watcher, 10), [want(2, 6, 9)]);
+    }
+
+    #[test]
+    fn a_small_run_that_is_all_a_log_grew_by_lies_beside_its_range() {
+        let hub = Hub::default();
+        let watcher = hub.watch(SPACE);
+        let commit = [stored(None, 1, 1, 4), stored(None, 2, 2, 2)];
+        publish(&hub, SPACE, &commit);
+        publish(&hub, SPACE, &[stored(None, 2, 1, 3)]);
+        let large = {
+            let drafts = [EventDraft::new(16, 0, vec![0; FRESH_RUN_BYTES])];
+            let run = sign_runs(&SPACE, &secret(3), None, drafts)
+                .unwrap()
+                .remove(0);
+            Stored {
+                run,
+                ..stored(None, 3, 1, 1)
+            }
+        };
+        publish(&hub, SPACE, &[large]);
+        let grown = watcher.take(10);
+        assert_eq!(grown[0].run.as_ref(), Some(&commit[0].run));
+        assert_eq!((&grown[1].run, &grown[2].run), (&None, &None));
+        assert_eq!(lock(&watcher.watch.pending).fresh_bytes, 0);
+    }
+
+    #[test]
+    fn runs_beside_ranges_take_no_more_room_than_allowed_and_the_rest_is_read() {
+        let hub = Hub::default();
+        let watcher = hub.watch(SPACE);
+        let drafts = || [EventDraft::new(16, 0, vec![0; FRESH_RUN_BYTES / 2])];
+        let many = 2 * FRESH_BYTES / (FRESH_RUN_BYTES / 2);
+        for seed in 0..many {
+            let secret = AuthorSecret::from_bytes([seed as u8 + 10; 32]);
+            let run = sign_runs(&SPACE, &secret, None, drafts())
+                .unwrap()
+                .remove(0);
+            let appended = Appended {
+                author: run.author(),
+                events: 1,
+                payload_bytes: 0,
+                head: run.head(),
+            };
+            let origin = None;
+            publish(
+                &hub,
+                SPACE,
+                &[Stored {
+                    origin,
+                    appended,
+                    run,
+                }],
+            );
+        }
+        assert!(lock(&watcher.watch.pending).fresh_bytes <= FRESH_BYTES);
+        let grown = watcher.take(many);
+        assert_eq!(grown.len(), many);
+        let at_hand = grown.iter().filter(|grown| grown.run.is_some()).count();
+        assert!(at_hand > 0 && at_hand < many);
     }
 
     #[test]
     fn forgets_watchers_that_are_gone() {
         let hub = Hub::default();
         drop(hub.watch(SPACE));
-        publish(&hub, SPACE, None, appended(author(1), 1, 1));
+        publish(&hub, SPACE, &[stored(None, 1, 1, 1)]);
         assert!(lock(&hub.watches).is_empty());
     }
 }

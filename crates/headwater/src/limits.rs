@@ -45,7 +45,7 @@ pub struct Limits {
     /// How long a finished pull waits for the peer that asks back, counted from the last sign of
     /// the pull in turn; never longer than [`SessionLimits::total`] in all. Default 10 s.
     pub ask_back_wait: Duration,
-    /// Bytes queued for one stream before the store is read further. Default 512 KiB: two
+    /// Bytes queued for one stream before the store is read further. Default 1 MiB: two
     /// batches, so that reading and sending overlap.
     pub send_buffer_bytes: usize,
     /// Bytes of runs waiting for the writer, over all pulls and local appends. Default 16 MiB;
@@ -98,7 +98,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(30),
             least_rate: 1024,
             ask_back_wait: Duration::from_secs(10),
-            send_buffer_bytes: 512 * 1024,
+            send_buffer_bytes: 1024 * 1024,
             write_queue_bytes: 16 * 1024 * 1024,
             commit_bytes: 4 * 1024 * 1024,
             live_backlog_events: 65_536,

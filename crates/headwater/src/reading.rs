@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     ops::{Bound, RangeBounds},
     pin::Pin,
     sync::Arc,
@@ -19,10 +20,14 @@ use std::{
 use headwater_proto::{HeadRecord, StoredRun, TailWant};
 use headwater_store::{Damage, LogStore, StoreError};
 use headwater_wire::{AuthorId, Event, Run, SpaceId};
-use n0_future::{Stream, task::AbortOnDropHandle};
+use n0_future::{Stream, boxed::BoxFuture};
 use tokio::sync::mpsc;
 
-use crate::{blocking::blocking, hub::Watcher, node::Inner};
+use crate::{
+    blocking::blocking,
+    hub::{Growth, Watcher},
+    node::Inner,
+};
 
 /// Logs whose heads are read, or whose growth is taken, at once.
 const AUTHORS_AT_ONCE: usize = 1024;
@@ -84,7 +89,7 @@ impl EventStream {
             Bound::Excluded(after) => after.saturating_sub(1),
             Bound::Unbounded => u64::MAX,
         };
-        let events = Batches::spawn(inner, space, move |walk| async move {
+        let events = Batches::new(inner, space, move |walk| async move {
             let Some(record) = walk.head(author).await? else {
                 return Ok(());
             };
@@ -100,7 +105,7 @@ impl EventStream {
     }
 
     pub(crate) fn of_space(inner: &Arc<Inner>, space: SpaceId) -> Self {
-        let events = Batches::spawn(inner, space, move |mut walk| async move {
+        let events = Batches::new(inner, space, move |mut walk| async move {
             walk.deliver_history(|_, _| ()).await
         });
         Self { events }
@@ -111,7 +116,7 @@ impl Subscription {
     pub(crate) fn start(inner: &Arc<Inner>, space: SpaceId, from: SubscribeFrom) -> Self {
         // Before anything is read, so that nothing falls between history and live.
         let watcher = inner.hub.watch(space);
-        let items = Batches::spawn(inner, space, move |walk| follow(walk, watcher, from));
+        let items = Batches::new(inner, space, move |walk| follow(walk, watcher, from));
         Self { items }
     }
 }
@@ -132,8 +137,18 @@ async fn follow(
     walk.send(vec![SubscriptionItem::CaughtUp]).await?;
     loop {
         watcher.changed().await;
-        let wants = watcher.take(AUTHORS_AT_ONCE);
-        walk.deliver(go_on(&mut yielded, from, wants)).await?;
+        let grown = go_on(&mut yielded, from, watcher.take(AUTHORS_AT_ONCE));
+        if grown.is_empty() {
+            continue;
+        }
+        let at_hand: Option<Vec<Vec<Event>>> = grown.iter().map(events_at_hand).collect();
+        if let Some(events) = at_hand {
+            let items = events.into_iter().flatten().map(SubscriptionItem::Event);
+            walk.send(items.collect()).await?;
+        } else {
+            let wants = grown.into_iter().map(|grown| grown.want).collect();
+            walk.deliver(wants).await?;
+        }
     }
 }
 
@@ -142,9 +157,9 @@ async fn follow(
 fn go_on(
     yielded: &mut HashMap<AuthorId, u64>,
     from: SubscribeFrom,
-    mut wants: Vec<TailWant>,
-) -> Vec<TailWant> {
-    wants.retain_mut(|want| {
+    mut grown: Vec<Growth>,
+) -> Vec<Growth> {
+    grown.retain_mut(|Growth { want, .. }| {
         let first = match from {
             SubscribeFrom::Start => 0,
             SubscribeFrom::Now => want.above,
@@ -154,7 +169,20 @@ fn go_on(
         *seen = want.through.max(*seen);
         want.above < want.through
     });
-    wants
+    grown
+}
+
+/// The events a log grew by, if the run of them is at hand.
+fn events_at_hand(grown: &Growth) -> Option<Vec<Event>> {
+    let run = grown.run.as_ref()?;
+    let wanted = grown.want.above + 1..=grown.want.through;
+    let covers = run.first_seq() <= *wanted.start() && run.last_seq() >= *wanted.end();
+    covers.then(|| {
+        let events = run.events();
+        events
+            .filter(|event| wanted.contains(&event.header.seq))
+            .collect()
+    })
 }
 
 /// Why a walk ends early.
@@ -347,16 +375,28 @@ impl FromEvent for SubscriptionItem {
     }
 }
 
-/// The reading end: a task that walks, one batch of room, and the batch being yielded.
-#[derive(Debug)]
+/// The reading end: a walk, one batch of room, and the batch being yielded.
+///
+/// The walk goes on only as this is polled, in the reader's own task: what was just stored reaches
+/// the reader without a detour through another one. It is polled once more as soon as a batch is
+/// taken, so that the next one is read while the reader is busy with this.
 struct Batches<T> {
     current: std::vec::IntoIter<T>,
     batches: mpsc::Receiver<Result<Vec<T>, StoreError>>,
-    _walk: AbortOnDropHandle<()>,
+    walk: Option<BoxFuture<()>>,
+}
+
+impl<T> fmt::Debug for Batches<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("read_ahead", &self.current.len())
+            .field("ended", &self.walk.is_none())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T: FromEvent> Batches<T> {
-    fn spawn<F>(
+    fn new<F>(
         inner: &Arc<Inner>,
         space: SpaceId,
         walk: impl FnOnce(Walk<T>) -> F + Send + 'static,
@@ -366,22 +406,21 @@ impl<T: FromEvent> Batches<T> {
     {
         let (sender, batches) = mpsc::channel(1);
         let errors = sender.clone();
-        let walker = Walk {
+        let walking = walk(Walk {
             store: Arc::clone(&inner.store),
             space,
             max_bytes: inner.limits.read_ahead_bytes,
             batches: sender,
-        };
-        let walking = walk(walker);
-        let task = n0_future::task::spawn(async move {
+        });
+        let walk = async move {
             if let Err(Stop::Store(error)) = walking.await {
                 errors.send(Err(error)).await.ok();
             }
-        });
+        };
         Self {
             current: Vec::new().into_iter(),
             batches,
-            _walk: AbortOnDropHandle::new(task),
+            walk: Some(Box::pin(walk)),
         }
     }
 }
@@ -392,11 +431,23 @@ impl<T> Batches<T> {
             if let Some(item) = self.current.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
+            self.poll_walk(cx);
             match ready!(self.batches.poll_recv(cx)) {
-                Some(Ok(batch)) => self.current = batch.into_iter(),
+                Some(Ok(batch)) => {
+                    self.current = batch.into_iter();
+                    self.poll_walk(cx);
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
+        }
+    }
+
+    fn poll_walk(&mut self, cx: &mut Context<'_>) {
+        if let Some(walk) = &mut self.walk
+            && walk.as_mut().poll(cx).is_ready()
+        {
+            self.walk = None;
         }
     }
 }
@@ -423,11 +474,14 @@ mod tests {
 
     const AUTHOR: AuthorId = AuthorId::from_bytes([1; 32]);
 
-    fn want(above: u64, through: u64) -> TailWant {
-        TailWant {
-            author: AUTHOR,
-            above,
-            through,
+    fn grown(above: u64, through: u64) -> Growth {
+        Growth {
+            want: TailWant {
+                author: AUTHOR,
+                above,
+                through,
+            },
+            run: None,
         }
     }
 
@@ -435,16 +489,16 @@ mod tests {
     fn a_subscription_goes_on_where_it_stopped_never_twice_and_never_over_a_hole() {
         let mut yielded = HashMap::from([(AUTHOR, 3)]);
         let mut after = |wanted| go_on(&mut yielded, SubscribeFrom::Start, vec![wanted]);
-        assert_eq!(after(want(1, 5)), [want(3, 5)]);
-        assert_eq!(after(want(2, 5)), []);
-        assert_eq!(after(want(7, 9)), [want(5, 9)]);
+        assert_eq!(after(grown(1, 5)), [grown(3, 5)]);
+        assert_eq!(after(grown(2, 5)), []);
+        assert_eq!(after(grown(7, 9)), [grown(5, 9)]);
     }
 
     #[test]
     fn a_subscription_to_everything_reads_a_log_it_has_not_seen_from_its_first_event() {
-        let everything = go_on(&mut HashMap::new(), SubscribeFrom::Start, vec![want(4, 6)]);
-        assert_eq!(everything, [want(0, 6)]);
-        let news = go_on(&mut HashMap::new(), SubscribeFrom::Now, vec![want(4, 6)]);
-        assert_eq!(news, [want(4, 6)]);
+        let everything = go_on(&mut HashMap::new(), SubscribeFrom::Start, vec![grown(4, 6)]);
+        assert_eq!(everything, [grown(0, 6)]);
+        let news = go_on(&mut HashMap::new(), SubscribeFrom::Now, vec![grown(4, 6)]);
+        assert_eq!(news, [grown(4, 6)]);
     }
 }

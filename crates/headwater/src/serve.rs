@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use headwater_proto::{
     HeadRecord, HeadsPage, Responder, ResponderOutput, ServeEnd, SessionError, SpaceSummary,
-    StoredRun, TailCheck, Wait,
+    StoredRun, TailCheck, TailWant, Wait,
 };
 use headwater_store::{LogStore, StoreError};
 use headwater_wire::{Blame, CloseCode, EncodeError, SpaceId};
@@ -28,7 +28,7 @@ use crate::{
     blocking::{Panicked, Queries, blocking},
     connections::{InUse, close},
     frames::{Filled, FrameReader, FrameWriter},
-    hub::Watcher,
+    hub::{Growth, Watcher},
     lag::Lag,
     metrics::Running,
     node::Inner,
@@ -53,6 +53,7 @@ pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, r
         space: None,
         queries: Queries::new(),
         live: Live::Off,
+        fresh: Vec::new(),
         lag: Lag::default(),
         noted: 0,
         ended: false,
@@ -76,6 +77,8 @@ struct Serve {
     space: Option<SpaceId>,
     queries: Queries<Answer>,
     live: Live,
+    /// What the session was last told of, with the runs at hand.
+    fresh: Vec<Growth>,
     lag: Lag,
     /// Bytes moved when that last counted as progress.
     noted: u64,
@@ -222,9 +225,7 @@ impl Serve {
                     self.ask(move |store, space| Answer::Tails(store.check_tails(space, &stated)));
                 }
                 ResponderOutput::ReadRuns { wants, max_bytes } => {
-                    self.ask(move |store, space| {
-                        Answer::Runs(store.read_runs(space, &wants, max_bytes))
-                    });
+                    self.read_runs(wants, max_bytes)?;
                 }
                 ResponderOutput::Send(message) => self.writer.push(&message)?,
                 ResponderOutput::Pinned(heads) => {
@@ -342,6 +343,19 @@ impl Serve {
         self.queries.ask(move || query(&*store, &space));
     }
 
+    /// Reads what a session wants to send, from the store unless it is at hand.
+    fn read_runs(&mut self, wants: Vec<TailWant>, max_bytes: usize) -> Result<(), ServeError> {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.iter().map(|grown| &grown.want).eq(&wants)
+            && let Some(runs) = fresh.iter().map(stored_run).collect()
+        {
+            let now = self.started.elapsed();
+            return Ok(self.session.handle_runs(runs, now)?);
+        }
+        self.ask(move |store, space| Answer::Runs(store.read_runs(space, &wants, max_bytes)));
+        Ok(())
+    }
+
     fn await_live(&mut self) -> Result<(), ServeError> {
         self.live = match std::mem::replace(&mut self.live, Live::Off) {
             Live::History(watcher) => {
@@ -370,8 +384,9 @@ impl Serve {
             self.inner.metrics.live_lagged.inc();
             self.session.handle_live(Vec::new(), backlog, now)?;
         } else {
-            self.session
-                .handle_live(watcher.take(LIVE_AUTHORS), 0, now)?;
+            self.fresh = watcher.take(LIVE_AUTHORS);
+            let wants = self.fresh.iter().map(|grown| grown.want).collect();
+            self.session.handle_live(wants, 0, now)?;
         }
         self.live = Live::Reading(watcher);
         Ok(())
@@ -446,6 +461,11 @@ impl Serve {
         self.reader.stop(code);
         self.writer.reset(code);
     }
+}
+
+/// The run a log grew by, if it is at hand.
+fn stored_run(grown: &Growth) -> Option<StoredRun> {
+    Some(StoredRun::of(grown.run.as_ref()?.run()))
 }
 
 /// Waits until a live session has something to hear of, and asks whether it still may.

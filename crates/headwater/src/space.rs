@@ -115,7 +115,7 @@ impl Space {
 
     /// Signs a batch once and appends it, all or nothing. On return it is durable.
     ///
-    /// A batch above 1,024 events or 64 KiB becomes several runs with a signature each; it is one
+    /// A batch above 1,024 events or 128 KiB becomes several runs with a signature each; it is one
     /// transaction all the same. Returns the new head.
     ///
     /// # Errors

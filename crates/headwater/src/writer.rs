@@ -25,10 +25,15 @@ use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, EventDraft, SpaceId, VerifiedRun, sign_runs,
 };
 use iroh::EndpointId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 use tracing::{debug, error, error_span, warn};
 
-use crate::{hub::Hub, limits::Limits, metrics::Metrics, space::WriteError};
+use crate::{
+    hub::{Hub, News},
+    limits::Limits,
+    metrics::Metrics,
+    space::WriteError,
+};
 
 /// How long no job may come before the store is told to tidy up.
 const SETTLE_AFTER: Duration = Duration::from_millis(500);
@@ -125,16 +130,15 @@ impl Writer {
             .map(|draft| draft.payload.len().saturating_add(EVENT_OVERHEAD_BYTES))
             .fold(0, usize::saturating_add);
         let (reply, outcome) = oneshot::channel();
-        self.enqueue(
-            Work::Sign {
-                space,
-                parts,
-                reply,
-            },
-            bytes,
-        )
-        .await
-        .map_err(|Stopped| WriteError::ShuttingDown)?;
+        let work = Work::Sign {
+            space,
+            parts,
+            reply,
+        };
+        let charge = self.charge(bytes).await;
+        charge
+            .and_then(|charge| self.send(work, bytes, charge))
+            .map_err(|Stopped| WriteError::ShuttingDown)?;
         outcome.await.unwrap_or(Err(WriteError::ShuttingDown))
     }
 
@@ -149,13 +153,39 @@ impl Writer {
             .iter()
             .map(|run| run.run().as_bytes().len())
             .fold(0, usize::saturating_add);
+        let charge = self.charge(bytes).await?;
+        self.queue_runs(runs, origin, bytes, charge)
+    }
+
+    /// As [`Writer::store`], if there is room for the run at once; gives it back otherwise.
+    pub(crate) fn try_store(
+        &self,
+        run: VerifiedRun,
+        origin: Origin,
+    ) -> Result<Result<oneshot::Receiver<StoreReply>, Stopped>, VerifiedRun> {
+        let bytes = run.run().as_bytes().len();
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(self.charged(bytes));
+        match room {
+            Ok(charge) => Ok(self.queue_runs(vec![run], origin, bytes, charge)),
+            Err(TryAcquireError::NoPermits) => Err(run),
+            Err(TryAcquireError::Closed) => Ok(Err(Stopped)),
+        }
+    }
+
+    fn queue_runs(
+        &self,
+        runs: Vec<VerifiedRun>,
+        origin: Origin,
+        bytes: usize,
+        charge: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<StoreReply>, Stopped> {
         let (reply, outcome) = oneshot::channel();
         let work = Work::Store {
             runs,
             origin,
             reply,
         };
-        self.enqueue(work, bytes).await?;
+        self.send(work, bytes, charge)?;
         Ok(outcome)
     }
 
@@ -171,17 +201,24 @@ impl Writer {
         self.running.clone().changed().await.ok();
     }
 
-    async fn enqueue(&self, work: Work, bytes: usize) -> Result<(), Stopped> {
-        let bytes = bytes.saturating_add(JOB_OVERHEAD_BYTES);
-        // A job larger than the whole queue waits until it is alone.
-        let charge = u32::try_from(bytes.min(self.max_bytes)).unwrap_or(u32::MAX >> 1);
-        let charge = Arc::clone(&self.bytes)
-            .acquire_many_owned(charge)
+    /// Waits for room in the queue.
+    async fn charge(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Stopped> {
+        Arc::clone(&self.bytes)
+            .acquire_many_owned(self.charged(bytes))
             .await
-            .map_err(|_closed| Stopped)?;
+            .map_err(|_closed| Stopped)
+    }
+
+    /// What a job is charged. One larger than the whole queue waits until it is alone.
+    fn charged(&self, bytes: usize) -> u32 {
+        let bytes = bytes.saturating_add(JOB_OVERHEAD_BYTES);
+        u32::try_from(bytes.min(self.max_bytes)).unwrap_or(u32::MAX >> 1)
+    }
+
+    fn send(&self, work: Work, bytes: usize, charge: OwnedSemaphorePermit) -> Result<(), Stopped> {
         let job = Job {
             work,
-            bytes,
+            bytes: bytes.saturating_add(JOB_OVERHEAD_BYTES),
             charge: Some(charge),
         };
         self.jobs.send(job).map_err(|_closed| Stopped)
@@ -427,15 +464,19 @@ impl WriterThread {
         origins: &[Origin],
         outcomes: &[Result<Appended, AppendError>],
     ) {
-        let mut by_space: HashMap<SpaceId, Vec<(Origin, &Appended)>> = HashMap::new();
+        let mut by_space: HashMap<SpaceId, Vec<News<'_>>> = HashMap::new();
         for ((run, origin), outcome) in runs.iter().zip(origins).zip(outcomes) {
             if let Ok(appended) = outcome {
                 let of_space = by_space.entry(run.space()).or_default();
-                of_space.push((*origin, appended));
+                of_space.push(News {
+                    origin: *origin,
+                    appended,
+                    run,
+                });
             }
         }
-        for (space, appended) in by_space {
-            self.hub.publish(space, appended.iter().copied());
+        for (space, news) in by_space {
+            self.hub.publish(space, &news);
         }
     }
 }

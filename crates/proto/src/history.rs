@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use headwater_wire::{
-    AppendError, AuthorHead, AuthorId, ClockEntry, EventId, HeadsDigest, SpaceId, VerifiedRun,
+    AppendError, AuthorHead, AuthorId, ClockEntry, EventId, HeadsDigest, Run, SpaceId, VerifiedRun,
 };
 
 /// One space as a store holds it at one moment.
@@ -108,6 +108,19 @@ pub struct StoredRun {
 }
 
 impl StoredRun {
+    /// A run that was stored as it is.
+    #[must_use]
+    pub fn of(run: &Run) -> Self {
+        Self {
+            author: run.author(),
+            first_seq: run.first_seq(),
+            last_seq: run.last_seq(),
+            payload_bytes: run.payload_bytes(),
+            stubs: run.stub_count() as u64,
+            bytes: run.as_bytes().clone(),
+        }
+    }
+
     /// How many events it holds; 0 if the seqs are inverted, which no store should return.
     #[must_use]
     pub fn events(&self) -> u64 {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! oldest ─────────────────────────────────────────── newest
-//! [3: about 1,000 events or 64 KiB] … [2: 100] [1: 10] [1: 10] [0: 1] [0: 1] [0: 1]
+//! [3: about 1,000 events or 128 KiB] … [2: 100] [1: 10] [1: 10] [0: 1] [0: 1] [0: 1]
 //! ```
 //!
 //! A run enters at tier 0. As soon as ten runs of one tier stand side by side, or the next one

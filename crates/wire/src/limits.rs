@@ -17,15 +17,17 @@ pub const MAX_FRAME_BYTES: usize = MAX_PAYLOAD_BYTES + 64 * 1024;
 pub const MAX_RUN_BYTES: usize = MAX_FRAME_BYTES - 64;
 
 /// Size a signer cuts runs at, in bytes: large enough that the signature and the run's fixed
-/// part vanish beside the events, and just under 64 KiB, because a B-tree rounds large values up
-/// to a power of two of pages: 64 bytes leave room for a store's key and page header.
+/// part vanish beside the events, small enough to hash again when a part of it is asked for, and
+/// just under 128 KiB, because a B-tree rounds large values up to a power of two of pages: 64 bytes
+/// leave room for a store's key and page header.
 pub const TARGET_RUN_BYTES: usize = 128 * 1024 - 64;
 
 /// Most events in one run: bounds what one signature check may cost in hashes.
 pub const MAX_RUN_EVENTS: usize = 1024;
 
-/// Size a responder fills batches to, in bytes: one commit's worth, and the grain of progress.
-pub const TARGET_BATCH_BYTES: usize = 256 * 1024;
+/// Size a responder fills batches to, in bytes: the grain of progress, and enough runs to spread
+/// the hand-overs of a batch between threads over.
+pub const TARGET_BATCH_BYTES: usize = 512 * 1024;
 
 /// Most runs in one batch. Every author of a segment may be a run of its own.
 pub const MAX_BATCH_RUNS: usize = 4096;

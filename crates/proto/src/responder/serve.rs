@@ -241,17 +241,6 @@ mod tests {
         log
     }
 
-    fn stored(run: &Run) -> StoredRun {
-        StoredRun {
-            author: run.author(),
-            first_seq: run.first_seq(),
-            last_seq: run.last_seq(),
-            payload_bytes: run.payload_bytes(),
-            stubs: 0,
-            bytes: run.as_bytes().clone(),
-        }
-    }
-
     fn row(log: &[VerifiedRun], held: usize) -> Row {
         let author = log[0].author();
         let record = HeadRecord {
@@ -278,7 +267,7 @@ mod tests {
         assert_eq!(serving.planned().events, 8);
         let parts: Vec<Run> = log.iter().map(|run| run.run().clone()).collect();
         let merged = merge_runs(&parts).unwrap();
-        let portion = take(&mut serving, vec![stored(&merged)], Budget::default());
+        let portion = take(&mut serving, vec![StoredRun::of(&merged)], Budget::default());
         assert!(portion.revised && serving.is_done());
         assert_eq!(serving.planned().events, 12);
         assert_eq!(portion.sent.events, 12);
@@ -291,7 +280,7 @@ mod tests {
     fn a_budget_ends_within_a_log_at_the_run_that_reaches_it() {
         let log = log(2, 3);
         let mut serving = Serving::new(Segment::Last, Draft::of_owner(row(&log, 3)));
-        let runs = log.iter().map(|run| stored(run.run())).collect();
+        let runs = log.iter().map(|run| StoredRun::of(run.run())).collect();
         let budget = Budget {
             events: Some(5),
             payload_bytes: None,

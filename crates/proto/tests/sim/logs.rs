@@ -236,12 +236,5 @@ impl Logs {
 
 /// A run as a store hands it out.
 pub(crate) fn stored(run: &VerifiedRun) -> StoredRun {
-    StoredRun {
-        author: run.author(),
-        first_seq: run.first_seq(),
-        last_seq: run.last_seq(),
-        payload_bytes: run.run().payload_bytes(),
-        stubs: run.run().stub_count() as u64,
-        bytes: run.run().as_bytes().clone(),
-    }
+    StoredRun::of(run.run())
 }
