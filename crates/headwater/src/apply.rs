@@ -22,7 +22,7 @@ use crate::{blocking::blocking, node::Inner, writer::StoreReply};
 /// hashes take about 80 µs, which is what handing them to another thread can cost.
 const VERIFY_IN_PLACE_EVENTS: usize = 64;
 
-type Verified = Result<Vec<VerifiedRun>, RunError>;
+pub(crate) type Verified = Result<Vec<VerifiedRun>, RunError>;
 
 /// A batch being verified, or verified already.
 #[derive(Debug)]
@@ -157,7 +157,8 @@ fn verify_all(runs: Vec<Run>, space: &SpaceId) -> Verified {
     runs.into_iter().map(|run| run.verify(space)).collect()
 }
 
-async fn verify(inner: Arc<Inner>, space: SpaceId, runs: Vec<Run>) -> Verified {
+/// Verifies runs on a blocking thread, no more of them at a time than there are cores.
+pub(crate) async fn verify(inner: Arc<Inner>, space: SpaceId, runs: Vec<Run>) -> Verified {
     // Never closed; more threads than cores would only take turns.
     let _core = inner.verifying.acquire().await.ok();
     blocking(move || verify_all(runs, &space)).await

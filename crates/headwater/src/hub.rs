@@ -75,7 +75,7 @@ pub(crate) struct News<'a> {
 
 /// What one log grew by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Growth {
+pub(crate) struct Grown {
     /// The events, to be read from the store.
     pub(crate) want: TailWant,
     /// The run of exactly these events, where it is at hand.
@@ -195,7 +195,7 @@ impl Watcher {
     }
 
     /// Takes up to `max_authors` pending ranges, ascending by author.
-    pub(crate) fn take(&self, max_authors: usize) -> Vec<Growth> {
+    pub(crate) fn take(&self, max_authors: usize) -> Vec<Grown> {
         let mut pending = lock(&self.watch.pending);
         let mut grown = Vec::with_capacity(pending.ranges.len().min(max_authors));
         while grown.len() < max_authors {
@@ -203,7 +203,7 @@ impl Watcher {
                 break;
             };
             pending.forget(range.run.as_ref());
-            grown.push(Growth {
+            grown.push(Grown {
                 want: TailWant {
                     author,
                     above: range.above,

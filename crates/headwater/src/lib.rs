@@ -81,6 +81,7 @@
 
 mod apply;
 mod blocking;
+mod bridge;
 mod connections;
 mod frames;
 mod handler;
@@ -107,7 +108,7 @@ pub use headwater_store as store;
 pub use headwater_wire as wire;
 
 pub use headwater_proto::{
-    HeadRecord, HeadsPage, SessionError, SessionLimits, SpaceSummary, SyncProgress, Tally,
+    Appended, HeadRecord, HeadsPage, SessionError, SessionLimits, SpaceSummary, SyncProgress, Tally,
 };
 pub use headwater_store::{
     Damage, DiskStore, LogStore, MemoryStore, StoreError, VerifyProgress, VerifyReport,
@@ -115,10 +116,11 @@ pub use headwater_store::{
 pub use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget, ChannelId, ClockEntry,
     CloseCode, DraftError, Event, EventDraft, EventId, EventRef, Header, HeadsDigest, Kind,
-    PlanTotals, SpaceId, SyncOutcome, Truncation, kind,
+    PlanTotals, Run, RunError, SignedHead, SpaceId, SyncOutcome, Truncation, VerifiedRun, kind,
 };
 
 pub use crate::{
+    bridge::{ApplyRunsError, Growth, LogGrowth},
     limits::Limits,
     metrics::Metrics,
     node::{Builder, Headwater, generate_author, now_ms},

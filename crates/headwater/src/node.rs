@@ -239,6 +239,12 @@ impl Headwater {
         &self.inner.store
     }
 
+    /// Who may read what.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<dyn AccessPolicy> {
+        &self.inner.policy
+    }
+
     /// The node's counters.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     blocking::blocking,
-    hub::{Growth, Watcher},
+    hub::{Grown, Watcher},
     node::Inner,
 };
 
@@ -157,9 +157,9 @@ async fn follow(
 fn go_on(
     yielded: &mut HashMap<AuthorId, u64>,
     from: SubscribeFrom,
-    mut grown: Vec<Growth>,
-) -> Vec<Growth> {
-    grown.retain_mut(|Growth { want, .. }| {
+    mut grown: Vec<Grown>,
+) -> Vec<Grown> {
+    grown.retain_mut(|Grown { want, .. }| {
         let first = match from {
             SubscribeFrom::Start => 0,
             SubscribeFrom::Now => want.above,
@@ -173,7 +173,7 @@ fn go_on(
 }
 
 /// The events a log grew by, if the run of them is at hand.
-fn events_at_hand(grown: &Growth) -> Option<Vec<Event>> {
+fn events_at_hand(grown: &Grown) -> Option<Vec<Event>> {
     let run = grown.run.as_ref()?;
     let wanted = grown.want.above + 1..=grown.want.through;
     let covers = run.first_seq() <= *wanted.start() && run.last_seq() >= *wanted.end();
@@ -474,8 +474,8 @@ mod tests {
 
     const AUTHOR: AuthorId = AuthorId::from_bytes([1; 32]);
 
-    fn grown(above: u64, through: u64) -> Growth {
-        Growth {
+    fn grown(above: u64, through: u64) -> Grown {
+        Grown {
             want: TailWant {
                 author: AUTHOR,
                 above,

@@ -28,7 +28,7 @@ use crate::{
     blocking::{Panicked, Queries, blocking},
     connections::{InUse, close},
     frames::{Filled, FrameReader, FrameWriter},
-    hub::{Growth, Watcher},
+    hub::{Grown, Watcher},
     lag::Lag,
     metrics::Running,
     node::Inner,
@@ -78,7 +78,7 @@ struct Serve {
     queries: Queries<Answer>,
     live: Live,
     /// What the session was last told of, with the runs at hand.
-    fresh: Vec<Growth>,
+    fresh: Vec<Grown>,
     lag: Lag,
     /// Bytes moved when that last counted as progress.
     noted: u64,
@@ -464,7 +464,7 @@ impl Serve {
 }
 
 /// The run a log grew by, if it is at hand.
-fn stored_run(grown: &Growth) -> Option<StoredRun> {
+fn stored_run(grown: &Grown) -> Option<StoredRun> {
     Some(StoredRun::of(grown.run.as_ref()?.run()))
 }
 

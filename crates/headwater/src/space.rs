@@ -43,6 +43,12 @@ pub enum WriteError {
     /// An author was named without any draft.
     #[error("nothing to append")]
     Empty,
+    /// Only the space's owner may write this.
+    #[error("{} does not own the space", author.fmt_short())]
+    NotOwner {
+        /// Who tried.
+        author: AuthorId,
+    },
     /// A draft cannot become an event.
     #[error("draft refused: {0}")]
     Draft(#[source] DraftError),
@@ -249,7 +255,7 @@ impl Space {
         SyncHandle::start(Arc::clone(self.node.inner()), self.id, peer.into(), options)
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&dyn LogStore, &SpaceId) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

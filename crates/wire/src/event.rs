@@ -16,7 +16,7 @@ use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader},
     heads::AuthorHead,
     ids::{AuthorId, EventId, PayloadHash, SpaceId},
-    limits::{MAX_CHANNEL_BYTES, MAX_SEQ},
+    limits::{MAX_CHANNEL_BYTES, MAX_SEQ, TOPIC_SECRET_BYTES},
 };
 
 /// The application's tag of an event; see [`kind`].
@@ -28,6 +28,10 @@ pub mod kind {
 
     /// The first event of a space.
     pub const GENESIS: Kind = 0;
+
+    /// The secret a space's gossip topic is derived from, 32 bytes. Counts in the owner's log
+    /// alone; the latest one holds.
+    pub const TOPIC_SECRET: Kind = 1;
 
     /// The first kind an application may use; those below are control events.
     pub const FIRST_APPLICATION: Kind = 16;
@@ -250,6 +254,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// The topic secret it sets, if it is such an event. Ask events of the owner's log only.
+    pub fn topic_secret(&self) -> Option<[u8; TOPIC_SECRET_BYTES]> {
+        if self.header.kind != kind::TOPIC_SECRET {
+            return None;
+        }
+        self.payload.as_ref()?.as_ref().try_into().ok()
+    }
+
     /// The event as a head.
     pub fn head(&self) -> AuthorHead {
         AuthorHead {
@@ -293,6 +305,19 @@ impl EventDraft {
             timestamp_ms,
             payload: payload.into(),
         }
+    }
+
+    /// The control event that sets a space's topic secret; it counts in the owner's log alone.
+    pub fn topic_secret(secret: [u8; TOPIC_SECRET_BYTES], timestamp_ms: u64) -> Self {
+        Self::new(kind::TOPIC_SECRET, timestamp_ms, secret.to_vec())
+    }
+
+    /// Whether it is a control event of a form this version knows how to write.
+    pub(crate) fn is_known_control(&self) -> bool {
+        self.kind == kind::TOPIC_SECRET
+            && self.payload.len() == TOPIC_SECRET_BYTES
+            && self.channel.is_none()
+            && self.deps.is_empty()
     }
 
     /// Puts the event into a channel.

@@ -141,7 +141,10 @@ mod tests {
                 );
             }
         }
-        assert!(usable > 0, "none of them was refused for being written twice alone");
+        assert!(
+            usable > 0,
+            "none of them was refused for being written twice alone"
+        );
     }
 
     #[test]

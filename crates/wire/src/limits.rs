@@ -51,6 +51,9 @@ pub const MAX_SEGMENT_AUTHORS: usize = 1024;
 /// Length of the random payload of a genesis event, in bytes.
 pub const GENESIS_NONCE_BYTES: usize = 16;
 
+/// Length of a gossip topic's secret, in bytes: as many as its key derivation takes in.
+pub const TOPIC_SECRET_BYTES: usize = 32;
+
 /// Most values on one axis of a filter (authors, channels, kinds): a filter names a view, it
 /// does not enumerate a database.
 pub const MAX_FILTER_VALUES: usize = 1024;

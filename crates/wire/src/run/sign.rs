@@ -147,7 +147,7 @@ fn seal(space: SpaceId, secret: &AuthorSecret, unsigned: Run, ids: Vec<EventId>)
 }
 
 fn check(author: &AuthorId, index: usize, draft: &EventDraft) -> Result<(), DraftError> {
-    if draft.kind < kind::FIRST_APPLICATION {
+    if draft.kind < kind::FIRST_APPLICATION && !draft.is_known_control() {
         let found = draft.kind;
         return Err(DraftError::ReservedKind { index, found });
     }

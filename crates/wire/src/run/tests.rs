@@ -245,6 +245,28 @@ fn the_largest_event_fits_a_run_and_a_larger_payload_is_refused_by_its_draft() {
 }
 
 #[test]
+fn a_topic_secret_is_the_one_control_event_that_can_be_drafted() {
+    let run = sign_runs(
+        &space(),
+        &secret(2),
+        None,
+        [EventDraft::topic_secret([7; 32], 1)],
+    )
+    .unwrap()
+    .remove(0);
+    let event = run.events().next().unwrap();
+    assert_eq!(event.topic_secret(), Some([7; 32]));
+    let mut short = EventDraft::topic_secret([7; 32], 1);
+    short.payload = short.payload.slice(1..);
+    let in_channel =
+        EventDraft::topic_secret([7; 32], 1).in_channel(ChannelId::new("open").unwrap());
+    for other in [short, in_channel] {
+        let refused = sign_runs(&space(), &secret(2), None, [other]).unwrap_err();
+        assert_eq!(refused, DraftError::ReservedKind { index: 0, found: 1 });
+    }
+}
+
+#[test]
 fn drafts_with_reserved_kinds_bad_references_or_past_the_last_seq_are_refused() {
     let refused = |base, draft| sign_runs(&space(), &secret(2), base, [draft]).unwrap_err();
     let draft = EventDraft::new(16, 0, "x");
