@@ -95,7 +95,7 @@ kill-puller *args:
 show-large *args:
     bash scripts/show-large.sh {{args}}
 
-# Every benchmark that needs no peer, about four minutes on two cores; then tables and plots of docs/benchmarks.md. `just bench --small` tries it out.
+# Every benchmark that needs no peer, about eight minutes on two cores; then tables and plots of docs/benchmarks.md. `just bench --small` tries it out.
 bench *args:
     cd bench && cargo run --release --bin bench -- all --json-lines ../docs/benchmarks/results.jsonl {{args}}
     just bench-page

@@ -1,6 +1,7 @@
 //! The yardstick: as many bytes over one unidirectional iroh stream, dialing included.
 
 use bytes::Bytes;
+use headwater::wire::limits::TARGET_BATCH_BYTES;
 
 use crate::{
     Error,
@@ -11,7 +12,7 @@ use crate::{
 const ALPN: &[u8] = b"headwater/bench/bare";
 
 /// As large as the batches that Headwater aims at.
-const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_BYTES: usize = TARGET_BATCH_BYTES;
 
 /// Moves `total` bytes from one endpoint to another, from the dial to the last byte read.
 ///

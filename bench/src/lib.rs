@@ -12,6 +12,7 @@
 //! loopback, and CPU time is that of both sides together.
 
 pub mod bare;
+pub mod child;
 pub mod corpus;
 pub mod machine;
 pub mod nodes;

@@ -1,8 +1,8 @@
 //! Two nodes on loopback: one that serves, one that pulls.
 
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
-use headwater::{ALPN, Headwater, LogStore, Space, SpaceId, SyncOutcome, SyncReport};
+use headwater::{ALPN, Headwater, Limits, LogStore, Space, SpaceId, SyncOutcome, SyncReport};
 use iroh::{
     Endpoint, EndpointAddr,
     endpoint::{Connection, presets},
@@ -45,9 +45,19 @@ impl Server {
     ///
     /// If no endpoint can be bound.
     pub async fn start(store: Arc<dyn LogStore>) -> Result<Self, Error> {
+        Self::start_with(store, Limits::default()).await
+    }
+
+    /// Mounts a node with other limits on a router.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint can be bound.
+    pub async fn start_with(store: Arc<dyn LogStore>, limits: Limits) -> Result<Self, Error> {
         let endpoint = loopback_endpoint(vec![]).await?;
         let node = Headwater::builder()
             .shared_store(store)
+            .limits(limits)
             .spawn(endpoint.clone());
         let addr = endpoint.addr();
         let router = Router::builder(endpoint)
@@ -83,9 +93,23 @@ impl Puller {
     ///
     /// If no endpoint can be bound.
     pub async fn start(store: Arc<dyn LogStore>, space: SpaceId) -> Result<Self, Error> {
+        Self::start_with(store, space, Limits::default()).await
+    }
+
+    /// Makes a node with other limits of its own endpoint.
+    ///
+    /// # Errors
+    ///
+    /// If no endpoint can be bound.
+    pub async fn start_with(
+        store: Arc<dyn LogStore>,
+        space: SpaceId,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let endpoint = loopback_endpoint(vec![]).await?;
         let node = Headwater::builder()
             .shared_store(store)
+            .limits(limits)
             .spawn(endpoint.clone());
         let space = node.space(space);
         Ok(Self {
@@ -131,7 +155,21 @@ pub fn wire_bytes(report: &SyncReport) -> u64 {
     report.wire_bytes_sent + report.wire_bytes_received
 }
 
-/// What lies in a folder, in bytes.
+/// What a file takes on the disk, in bytes: its blocks.
+///
+/// Not its length: the database doubles its file when it grows, and what it has not written to
+/// yet takes no blocks. Of a store it is the same from one run to the next once it is closed.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn disk_bytes(file: &Path) -> Result<u64, Error> {
+    // The unit of `st_blocks`, whatever the blocks of the file system are.
+    const BLOCK_BYTES: u64 = 512;
+    Ok(std::fs::metadata(file)?.blocks() * BLOCK_BYTES)
+}
+
+/// What the files in a folder take on the disk, in bytes; see [`disk_bytes`].
 ///
 /// # Errors
 ///
@@ -139,7 +177,7 @@ pub fn wire_bytes(report: &SyncReport) -> u64 {
 pub fn folder_bytes(folder: &Path) -> Result<u64, Error> {
     let mut total = 0;
     for entry in std::fs::read_dir(folder)? {
-        total += entry?.metadata()?.len();
+        total += disk_bytes(&entry?.path())?;
     }
     Ok(total)
 }

@@ -23,6 +23,7 @@ pub fn figure_of(family: &str) -> Option<(&'static str, bool)> {
         works::append::FAMILY => (crate::row::K_EVENTS, true),
         works::open::FAMILY => ("ms", false),
         works::memory::FAMILY => ("MiB added", false),
+        works::big::FAMILY => ("ms", true),
         peers::FAMILY => (crate::row::K_EVENTS, true),
         _ => return None,
     })

@@ -116,5 +116,5 @@ pub const RATE_TO_BARE: &str = "rate ÷ bare";
 pub const CPU_TO_BARE: &str = "CPU ÷ bare";
 /// Stream bytes an event, both directions.
 pub const WIRE_BYTES: &str = "wire B/event";
-/// File bytes an event, after closing.
+/// Bytes the file takes on the disk, an event, after closing.
 pub const FILE_BYTES: &str = "file B/event";

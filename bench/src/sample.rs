@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// Bytes in a mebibyte.
 pub const MIB: f64 = 1024.0 * 1024.0;
 
@@ -21,7 +23,7 @@ pub struct Sample {
     pub cpu: Duration,
     /// Stream bytes in both directions; `None` where they were not counted.
     pub wire_bytes: Option<u64>,
-    /// Bytes of the puller's files after they were closed.
+    /// Bytes the puller's files take on the disk after they were closed.
     pub file_bytes: Option<u64>,
 }
 
@@ -120,10 +122,38 @@ pub fn percentile(values: &mut [f64], share: f64) -> f64 {
         .unwrap_or_default()
 }
 
-/// A field of `/proc/self/status` in KiB, such as `VmHWM`: the most memory this process ever had.
-#[must_use]
-pub fn status_kib(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+/// Memory this process has now, in KiB.
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn resident_kib() -> Result<u64, Error> {
+    kernel_count("status", "VmRSS")
+}
+
+/// The most memory this process ever had, in KiB.
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn peak_kib() -> Result<u64, Error> {
+    kernel_count("status", "VmHWM")
+}
+
+/// Bytes this process has read from files, whether or not they lay in the page cache. What comes
+/// from the network is not among them.
+///
+/// # Errors
+///
+/// If the kernel does not say.
+pub fn bytes_read() -> Result<u64, Error> {
+    kernel_count("io", "rchar")
+}
+
+/// A number of this process in a file of `/proc/self`.
+fn kernel_count(file: &str, field: &str) -> Result<u64, Error> {
+    let text = std::fs::read_to_string(format!("/proc/self/{file}"))?;
+    let line = text.lines().find(|line| line.starts_with(field));
+    let count = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    Ok(count.ok_or_else(|| format!("/proc/self/{file} has no {field}"))?)
 }

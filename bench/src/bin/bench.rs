@@ -11,7 +11,7 @@ use headwater_bench::{
     peers::{self, Peer},
     row::Row,
     table,
-    works::{Kept, append, cold, live, memory, open, pullers, resync},
+    works::{Kept, append, big, cold, live, memory, open, pullers, resync},
 };
 
 /// Measures Headwater.
@@ -76,6 +76,8 @@ enum Command {
         events: u64,
         cache_mib: usize,
     },
+    #[command(hide = true, subcommand)]
+    ChildBig(big::Role),
 }
 
 #[derive(Debug, Args)]
@@ -181,10 +183,11 @@ async fn main() -> Result<(), Error> {
             events,
             cache_mib,
         } => memory::pull(path, serde_json::from_str(&addr)?, space, events, cache_mib).await,
+        Command::ChildBig(role) => role.play().await,
     }
 }
 
-/// Every work at its full size takes about four minutes on two cores.
+/// Every work at its full size takes about eight minutes on two cores.
 async fn all(sink: &Sink, only: &[String], small: bool) -> Result<(), Error> {
     println!("{}", machine::describe());
     let wanted = |family: &str| {
@@ -243,6 +246,21 @@ async fn all(sink: &Sink, only: &[String], small: bool) -> Result<(), Error> {
         for (events, cache_mib) in [(1_000_000, default), (10_000_000, default), (10_000_000, 8)] {
             sink.take(memory::measure(shape(events, 100, 200), cache_mib)?)?;
         }
+    }
+    if wanted(big::FAMILY) {
+        for authors in [100_000, 1_000_000] {
+            for kept in [Kept::Memory, Kept::Disk] {
+                // As many authors as events, also where both are a tenth.
+                let events = authors / scale;
+                let shape = Shape {
+                    events,
+                    authors: events,
+                    payload: 200,
+                };
+                sink.take(big::authors(shape, reps(5), kept).await?)?;
+            }
+        }
+        sink.take(big::store(shape(10_000_000, 100, 200), reps(3)).await?)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use headwater::{
 use headwater_bench::{
     Error,
     corpus::{self, Corpus, Shape, grouped},
-    nodes::{Puller, Server, wire_bytes},
+    nodes::{Puller, Server, disk_bytes, wire_bytes},
 };
 
 #[global_allocator]
@@ -145,7 +145,7 @@ async fn syncs(authors: u64, figures: &mut Figures) -> Result<(), Error> {
     server.stop().await
 }
 
-/// Bytes of a closed store's file for each event in it.
+/// Bytes a closed store's file takes on the disk for each event in it.
 fn file_bytes(figures: &mut Figures) -> Result<(), Error> {
     let folder = tempfile::tempdir()?;
     for authors in [1, 100, 10_000] {
@@ -158,7 +158,7 @@ fn file_bytes(figures: &mut Figures) -> Result<(), Error> {
         let store = DiskStore::create(&path)?;
         Corpus::fill(&store, shape)?;
         drop(store);
-        let bytes = std::fs::metadata(&path)?.len() as f64;
+        let bytes = disk_bytes(&path)? as f64;
         figures.insert(
             format!("file bytes an event, {}", by(authors)),
             bytes / shape.events as f64,
@@ -181,7 +181,7 @@ fn file_bytes(figures: &mut Figures) -> Result<(), Error> {
     drop(store);
     figures.insert(
         "file bytes an event, appended one by one".to_owned(),
-        std::fs::metadata(&path)?.len() as f64 / shape.events as f64,
+        disk_bytes(&path)? as f64 / shape.events as f64,
     );
     Ok(())
 }

@@ -6,23 +6,22 @@
 //! cache is an option of the store.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use headwater::{DiskStore, SpaceId, store::DiskStoreOptions};
 use iroh::EndpointAddr;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    child::{child, hear, say},
     corpus::{Corpus, Shape},
     nodes::{Puller, Server},
     row::Row,
-    sample::status_kib,
+    sample::{peak_kib, resident_kib},
 };
 
 /// The name of the family.
@@ -82,8 +81,7 @@ pub fn measure(shape: Shape, cache_mib: usize) -> Result<Vec<Row>, Error> {
     ])?;
     let pulling: Peak = puller.line()?;
     puller.end()?;
-    server.stop()?;
-    let serving: Peak = server.line()?;
+    let serving: Peak = server.ask(&())?;
     server.end()?;
 
     let mib = |kib: u64| [kib as f64 / 1024.0];
@@ -123,15 +121,15 @@ pub async fn serve(path: PathBuf, cache_mib: usize) -> Result<(), Error> {
     let store = DiskStore::open_with(path, cache(cache_mib))?;
     let server = Server::start(Arc::new(store)).await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let idle_kib = resident()?;
+    let idle_kib = resident_kib()?;
     say(&Ready {
         addr: server.addr.clone(),
         idle_kib,
     })?;
-    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    tokio::task::spawn_blocking(hear::<()>).await??;
     say(&Peak {
         idle_kib,
-        peak_kib: peak()?,
+        peak_kib: peak_kib()?,
         events: 0,
         seconds: 0.0,
     })?;
@@ -153,13 +151,13 @@ pub async fn pull(
     let store = DiskStore::create_with(path, cache(cache_mib))?;
     let puller = Puller::start(Arc::new(store), space).await?;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let idle_kib = resident()?;
+    let idle_kib = resident_kib()?;
     let start = Instant::now();
     let report = puller.pull(&addr, events).await?;
     let seconds = start.elapsed().as_secs_f64();
     say(&Peak {
         idle_kib,
-        peak_kib: peak()?,
+        peak_kib: peak_kib()?,
         events: report.events,
         seconds,
     })?;
@@ -169,61 +167,4 @@ pub async fn pull(
 
 fn cache(mib: usize) -> DiskStoreOptions {
     DiskStoreOptions::default().cache_bytes(mib * 1024 * 1024)
-}
-
-fn resident() -> Result<u64, Error> {
-    Ok(status_kib("VmRSS").ok_or("/proc/self/status has no VmRSS")?)
-}
-
-fn peak() -> Result<u64, Error> {
-    Ok(status_kib("VmHWM").ok_or("/proc/self/status has no VmHWM")?)
-}
-
-/// One line of JSON to whoever started this process.
-fn say(what: &impl Serialize) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, what)?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
-}
-
-/// A process of this program with other arguments.
-struct Process {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-fn child(args: &[String]) -> Result<Process, Error> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let out = child.stdout.take().ok_or("no output")?;
-    Ok(Process {
-        child,
-        out: BufReader::new(out),
-    })
-}
-
-impl Process {
-    fn line<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        let mut line = String::new();
-        self.out.read_line(&mut line)?;
-        serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}").into())
-    }
-
-    /// Lets a serving process come to its end.
-    fn stop(&mut self) -> Result<(), Error> {
-        let mut input = self.child.stdin.take().ok_or("no input")?;
-        Ok(input.write_all(b"\n")?)
-    }
-
-    fn end(mut self) -> Result<(), Error> {
-        let status = self.child.wait()?;
-        if !status.success() {
-            return Err(format!("a process ended with {status}").into());
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,7 @@
 //! What is measured, one module a family of figures.
 
 pub mod append;
+pub mod big;
 pub mod cold;
 pub mod live;
 pub mod memory;

@@ -7,6 +7,7 @@ use headwater::{DiskStore, LogStore as _};
 use crate::{
     Error,
     corpus::{Corpus, Shape},
+    nodes::disk_bytes,
     row::Row,
 };
 
@@ -24,7 +25,7 @@ pub fn measure(shape: Shape, reps: usize) -> Result<Vec<Row>, Error> {
     let store = DiskStore::create(&path)?;
     let space = Corpus::fill(&store, shape)?.space();
     drop(store);
-    let bytes = std::fs::metadata(&path)?.len() as f64;
+    let bytes = disk_bytes(&path)? as f64;
 
     let mut millis = Vec::with_capacity(reps);
     for round in 0..=reps {

@@ -43,7 +43,7 @@ pub struct SessionLimits {
     /// both sides work.
     pub max_authors: u64,
     /// Bytes of runs a responder asks its store for at a time, from 1 to [`MAX_BATCH_BYTES`] (other
-    /// values are clamped). 256 KiB: one commit's worth.
+    /// values are clamped). 512 KiB: see [`TARGET_BATCH_BYTES`].
     pub batch_bytes: usize,
     /// Heads read from the store at a time, from 2 to 1,024 (other values are clamped).
     pub page_heads: usize,

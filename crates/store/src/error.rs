@@ -30,13 +30,24 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file was written by a newer version of this library. Nothing was touched.
-    #[error("{} has store format {found}, this version reads up to {supported}", path.display())]
+    #[error("{} has store format {found}, this version reads {supported}", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,
         /// The format the file states.
         found: u32,
-        /// The newest format this version reads.
+        /// The format this version reads.
+        supported: u32,
+    },
+    /// The file was written by an older version, whose format this one no longer reads. Nothing
+    /// was touched; what it holds can be synced from a node of that version.
+    #[error("{} has store format {found}, which is older than {supported}", path.display())]
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format the file states.
+        found: u32,
+        /// The format this version reads.
         supported: u32,
     },
     /// The file is not a Headwater store. Nothing was touched.

@@ -288,8 +288,8 @@ impl TablesMut for MemoryTables {
         Ok(())
     }
 
-    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError> {
-        let key = (log.no, last_seq);
+    fn remove_run(&mut self, log: &LogKey, side: &Side) -> Result<(), StoreError> {
+        let key = (log.no, side.last_seq);
         let before = self.runs.remove(&key);
         self.undo.push(Replaced::Run(key, before));
         Ok(())

@@ -59,7 +59,7 @@ pub(crate) fn tail(
         last = match joined(tables, log, &group) {
             Ok((side, run)) => {
                 for part in &group {
-                    tables.remove_run(log, part.last_seq)?;
+                    tables.remove_run(log, part)?;
                 }
                 tables.put_run(log, &side, run.as_bytes())?;
                 side

@@ -4,7 +4,7 @@
 //! spaces   space id              ──▶ SpaceRow
 //! heads    space no, author      ──▶ HeadRow     in author order
 //! sides    log no, last seq      ──▶ Side        "runs from seq" is one range
-//! runs     log no, last seq      ──▶ wire bytes
+//! runs     log no, last seq      ──▶ wire bytes  on disk in pieces that fill their pages
 //! nodes    space no, key prefix  ──▶ Node        inner nodes of the heads tree
 //! ```
 //!
@@ -78,7 +78,7 @@ pub(crate) trait TablesMut: Tables {
 
     fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError>;
 
-    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError>;
+    fn remove_run(&mut self, log: &LogKey, side: &Side) -> Result<(), StoreError>;
 
     fn put_node(
         &mut self,

@@ -267,7 +267,11 @@ mod tests {
         assert_eq!(serving.planned().events, 8);
         let parts: Vec<Run> = log.iter().map(|run| run.run().clone()).collect();
         let merged = merge_runs(&parts).unwrap();
-        let portion = take(&mut serving, vec![StoredRun::of(&merged)], Budget::default());
+        let portion = take(
+            &mut serving,
+            vec![StoredRun::of(&merged)],
+            Budget::default(),
+        );
         assert!(portion.revised && serving.is_done());
         assert_eq!(serving.planned().events, 12);
         assert_eq!(portion.sent.events, 12);

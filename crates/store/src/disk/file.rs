@@ -21,8 +21,8 @@ use redb::StorageBackend;
 
 use crate::{Damage, StoreError, StoreId};
 
-/// The format this version writes, and the newest it reads.
-pub(super) const FORMAT: u32 = 1;
+/// The format this version reads and writes. Format 1 kept a run in one row.
+pub(super) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 16] = b"headwater store\n";
 const FACTS_BYTES: usize = 16 + 4 + 16;
@@ -204,6 +204,13 @@ fn read_header(file: &File, path: &Path) -> Result<StoreId, StoreError> {
     let found = u32::from_be_bytes([*a, *b, *c, *d]);
     if found > FORMAT {
         return Err(StoreError::NewerFormat {
+            path: path.to_owned(),
+            found,
+            supported: FORMAT,
+        });
+    }
+    if found < FORMAT {
+        return Err(StoreError::OlderFormat {
             path: path.to_owned(),
             found,
             supported: FORMAT,

@@ -7,13 +7,15 @@
 //!
 //! The database is redb: pure Rust, one file, copy-on-write pages, so that a commit is there as
 //! a whole or not at all. Every commit uses two phases, because a peer chooses much of what is
-//! written. A full pass over the file after a crash is spared by [`settle`](LogStore::settle).
+//! written. A full pass over the file after a crash is spared by [`settle`](LogStore::settle). A run
+//! is cut into rows that fill their pages, see `pieces`.
 //!
 //! redb trusts its file. A page that was altered may make it return an error or panic; both end
 //! here, as [`StoreError::Damaged`], and what lies on other pages is still served.
 
 mod errors;
 mod file;
+mod pieces;
 mod rows;
 mod tables;
 
@@ -119,6 +121,7 @@ impl DiskStore {
     /// - [`StoreError::AlreadyOpen`] if somebody has it open.
     /// - [`StoreError::ForeignFile`] if it is not a store, an empty file included.
     /// - [`StoreError::NewerFormat`] if a newer version wrote it.
+    /// - [`StoreError::OlderFormat`] if a version wrote it whose format is no longer read.
     /// - [`StoreError::Damaged`] if it cannot be read as what it says it is.
     pub fn open(path: impl AsRef<Path>) -> Result<DiskStore, StoreError> {
         DiskStore::open_with(path, DiskStoreOptions::default())

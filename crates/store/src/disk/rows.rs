@@ -10,6 +10,7 @@
 
 use headwater_wire::{AuthorHead, AuthorId, EventId, HeadsDigest};
 
+use super::pieces::Size;
 use crate::{
     heads_tree::{Child, Node, Prefix},
     records::{HeadRow, RUN_HASH_BYTES, Side, SpaceRow},
@@ -86,6 +87,13 @@ pub(super) fn run_key_seq(key: &[u8; 12]) -> u64 {
     let mut seq = [0; 8];
     seq.copy_from_slice(&key[4..]);
     u64::from_be_bytes(seq)
+}
+
+pub(super) fn piece_key(size: Size, log: u32, last_seq: u64) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[0] = size.to_byte();
+    key[1..].copy_from_slice(&run_key(log, last_seq));
+    key
 }
 
 pub(super) fn node_key(space: u32, prefix: &Prefix) -> [u8; 37] {

@@ -6,7 +6,10 @@ use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
-use super::rows::{self, Sealed};
+use super::{
+    pieces::pieces,
+    rows::{self, Sealed},
+};
 use crate::{
     Damage, StoreError,
     heads_tree::{Node, Prefix},
@@ -21,7 +24,7 @@ type Key<const N: usize> = &'static [u8; N];
 const SPACES: TableDefinition<'_, Key<32>, Bytestring> = TableDefinition::new("spaces");
 const HEADS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("heads");
 const SIDES: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("sides");
-const RUNS: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("runs");
+const PIECES: TableDefinition<'_, Key<13>, Bytestring> = TableDefinition::new("pieces");
 const NODES: TableDefinition<'_, Key<37>, Bytestring> = TableDefinition::new("nodes");
 /// The next number of each kind.
 const NUMBERS: TableDefinition<'_, u8, u32> = TableDefinition::new("numbers");
@@ -52,7 +55,7 @@ pub(super) struct DiskTables<A: Access> {
     spaces: A::Of<Key<32>, Bytestring>,
     heads: A::Of<Key<36>, Bytestring>,
     sides: A::Of<Key<12>, Bytestring>,
-    runs: A::Of<Key<12>, Bytestring>,
+    pieces: A::Of<Key<13>, Bytestring>,
     nodes: A::Of<Key<37>, Bytestring>,
     numbers: A::Of<u8, u32>,
 }
@@ -63,7 +66,7 @@ impl DiskTables<Reading> {
             spaces: transaction.open_table(SPACES)?,
             heads: transaction.open_table(HEADS)?,
             sides: transaction.open_table(SIDES)?,
-            runs: transaction.open_table(RUNS)?,
+            pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
             numbers: transaction.open_table(NUMBERS)?,
         })
@@ -77,7 +80,7 @@ impl<'t> DiskTables<Writing<'t>> {
             spaces: transaction.open_table(SPACES)?,
             heads: transaction.open_table(HEADS)?,
             sides: transaction.open_table(SIDES)?,
-            runs: transaction.open_table(RUNS)?,
+            pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
             numbers: transaction.open_table(NUMBERS)?,
         })
@@ -226,13 +229,16 @@ impl<A: Access> Tables for DiskTables<A> {
     }
 
     fn run_bytes(&self, log: &LogKey, side: &Side) -> Result<Bytes, StoreError> {
-        let key = rows::run_key(log.no, side.last_seq);
         let damaged = || damaged_run(log, side);
-        let row = self.runs.get(&key).map_err(in_log(log, side.first_seq))?;
-        let row = row.ok_or_else(damaged)?;
-        let bytes = Bytes::copy_from_slice(row.value());
+        let len = side.len as usize;
+        let mut bytes = Vec::with_capacity(len);
+        for (size, _) in pieces(len) {
+            let key = rows::piece_key(size, log.no, side.last_seq);
+            let row = self.pieces.get(&key).map_err(in_log(log, side.first_seq))?;
+            bytes.extend_from_slice(row.ok_or_else(damaged)?.value());
+        }
         if bytes.len() == side.len as usize && rows::run_hash(&bytes) == side.hash {
-            Ok(bytes)
+            Ok(bytes.into())
         } else {
             Err(damaged())
         }
@@ -283,14 +289,20 @@ impl TablesMut for DiskTables<Writing<'_>> {
         let value = rows::side_value(side, &rows::run_hash(bytes));
         let value = rows::seal(Sealed::Side, &key, value);
         self.sides.insert(&key, value.as_slice())?;
-        self.runs.insert(&key, &bytes[..])?;
+        for (size, range) in pieces(bytes.len()) {
+            let key = rows::piece_key(size, log.no, side.last_seq);
+            let piece = bytes.get(range).unwrap_or_default();
+            self.pieces.insert(&key, piece)?;
+        }
         Ok(())
     }
 
-    fn remove_run(&mut self, log: &LogKey, last_seq: u64) -> Result<(), StoreError> {
-        let key = rows::run_key(log.no, last_seq);
-        self.sides.remove(&key)?;
-        self.runs.remove(&key)?;
+    fn remove_run(&mut self, log: &LogKey, side: &Side) -> Result<(), StoreError> {
+        self.sides.remove(&rows::run_key(log.no, side.last_seq))?;
+        for (size, _) in pieces(side.len as usize) {
+            let key = rows::piece_key(size, log.no, side.last_seq);
+            self.pieces.remove(&key)?;
+        }
         Ok(())
     }
 

@@ -158,3 +158,45 @@ fn a_damaged_run_is_named_and_others_are_served() {
     assert_eq!((report.fault_count, report.faults), (1, vec![damage]));
     assert_eq!(report.events, 376 - 70);
 }
+
+#[test]
+fn a_flipped_byte_in_any_piece_of_a_run_is_seen() {
+    let scene = Scene::filled();
+    let space = scene.world.space();
+    let mut log = scene.logs[3].clone();
+    let run = {
+        let store = scene.open();
+        let run = log.sign(40, 300).remove(0);
+        let _ = store.append(std::slice::from_ref(&run)).unwrap();
+        run
+    };
+    let want = log.want(75, run.last_seq());
+    let bytes = run.run().as_bytes().clone();
+    let content = fs::read(&scene.path).unwrap();
+    let mut places = 0;
+    for part in bytes.chunks_exact(1_000) {
+        let part = &part[..64];
+        let mut damaged = content.clone();
+        // Each part lies in one piece or across two, and an earlier page may hold it too.
+        let found = (0..content.len() - 64).filter(|at| content[*at..*at + 64] == *part);
+        for at in found {
+            places += 1;
+            damaged[at + 32] ^= 4;
+        }
+        if damaged == content {
+            continue;
+        }
+        fs::write(&scene.path, damaged).unwrap();
+        let store = scene.open();
+        let served = store.read_runs(&space, std::slice::from_ref(&want), usize::MAX);
+        assert!(
+            matches!(served, Err(StoreError::Damaged(Damage::Run { .. }))),
+            "{served:?}"
+        );
+    }
+    assert!(places > 8, "{places}");
+    fs::write(&scene.path, content).unwrap();
+    let store = scene.open();
+    let served = store.read_runs(&space, &[want], usize::MAX).unwrap();
+    assert_eq!(served[0].bytes, bytes);
+}

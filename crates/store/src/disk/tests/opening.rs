@@ -103,17 +103,24 @@ fn a_foreign_file_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_left_alone() {
+fn another_format_is_refused_and_left_alone() {
     let scene = Scene::filled();
-    flip(&scene.path, 19, 3);
-    let content = fs::read(&scene.path).unwrap();
-    match DiskStore::open(&scene.path) {
-        Err(StoreError::NewerFormat {
-            found, supported, ..
-        }) => assert_eq!((found, supported), (2, 1)),
-        other => panic!("{other:?}"),
+    for (mask, written) in [(1, 3), (3, 1)] {
+        flip(&scene.path, 19, mask);
+        let content = fs::read(&scene.path).unwrap();
+        match DiskStore::open(&scene.path) {
+            Err(StoreError::NewerFormat {
+                found, supported, ..
+            }) => assert_eq!((found, supported, written), (3, 2, 3)),
+            Err(StoreError::OlderFormat {
+                found, supported, ..
+            }) => assert_eq!((found, supported, written), (1, 2, 1)),
+            other => panic!("{other:?}"),
+        }
+        assert!(fs::read(&scene.path).unwrap() == content);
+        flip(&scene.path, 19, mask);
     }
-    assert!(fs::read(&scene.path).unwrap() == content);
+    scene.world.assert_sound(&scene.open());
 }
 
 #[test]
