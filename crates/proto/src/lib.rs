@@ -1,4 +1,5 @@
-//! The Headwater sync session: one pull of one space, as two state machines.
+//! The Headwater sync session: one pull of one space, as two state machines. A third one decides
+//! when to pull, and from whom, by what is heard on a space's gossip topic: [`announcer`].
 //!
 //! ```text
 //!              messages, store answers, now                 messages, store answers, now
@@ -53,6 +54,7 @@
 //! are checked by the driver ([`headwater_wire::Run::verify`]) where it has threads to spare; the
 //! session sees their result.
 
+pub mod announcer;
 mod deadline;
 mod error;
 pub mod history;

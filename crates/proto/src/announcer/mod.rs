@@ -1,0 +1,451 @@
+//! When to announce, what not to repeat, whom to pull from: the gossip of one space.
+//!
+//! ```text
+//!  our store grew ──▶ ┌───────────┐ ──▶ Announce   heads and small runs, or the digest alone
+//!  announcements  ──▶ │ Announcer │ ──▶ Pull       from one peer, one at a time
+//!  neighbours     ──▶ │           │ ──▶ HistorySynced
+//!  pulls that end ──▶ └───────────┘
+//! ```
+//!
+//! One [`Announcer`] for each space on a topic, driven like a session: a call for everything that
+//! happens, `poll_output` until it is empty after **every** call, and `handle_timeout` at
+//! `next_timeout`. `now` is the time since any moment the driver chose.
+//!
+//! # Announcing
+//!
+//! What grows is announced at once, and then at most every
+//! [`announce_interval`](AnnouncerConfig::announce_interval). A head heard on the topic is not
+//! announced again: everybody heard it. For that to be seen, a driver reports an announcement
+//! **before** the growth that its runs caused.
+//!
+//! More heads than [`max_split`](AnnouncerConfig::max_split) announcements hold are replaced by
+//! the digest. What came by a sync is mostly news here and nowhere else: it is announced only if
+//! within [`settle`](AnnouncerConfig::settle) nobody announces it, or a digest that is ours now; and
+//! not at all if the sync was to catch up after an isolation. Nothing is announced while there is
+//! no neighbour; what grew meanwhile is announced when there is one.
+//!
+//! The digest is announced periodically by the Trickle algorithm (RFC 6206), except while a pull
+//! is under way. Trickle rests while there is no neighbour.
+//!
+//! # Comparing
+//!
+//! An announcement that names heads asserts these heads; its digest counts only if it is ours, or
+//! becomes ours. One that names none (`periodic`) has its digest compared:
+//!
+//! - it is ours: consistent, and one reason less to speak;
+//! - it was ours before: its sender lacks what came since. If that is longer ago than
+//!   [`settle`](AnnouncerConfig::settle), Trickle is reset, so that the sender hears of it, and
+//!   the *sender* pulls, once, instead of everybody from the sender;
+//! - it is unknown: if it still is after `settle`, Trickle is reset, and we pull. A pull heals both
+//!   sides.
+//!
+//! The wait is what keeps a busy network quiet: while somebody writes, digests differ everywhere
+//! for as long as an announcement travels.
+//!
+//! # Pulling
+//!
+//! One pull at a time, after a random wait, from whoever has the fewest broken promises and failed
+//! pulls, then the most of what is wanted, then by chance.
+//!
+//! What somebody far away announced is first asked of the neighbour that delivered it. On the way
+//! an announcement took, everybody is so served by the one before, and nobody is asked by all:
+//! 999 nodes that pull from one sender are what gossip is there to avoid. Only when the neighbour
+//! did not bring it, [`relay_tries`](AnnouncerConfig::relay_tries) times, the sender is asked.
+//!
+//! A pull that failed makes its peer rest, twice as long each time, and the next provider is asked
+//! at once. One that ended well without what the peer had announced lowers the peer. Both are
+//! forgotten as pulls succeed: claims are hints, and no hint is worth a ban.
+//!
+//! The first neighbour after a start or an isolation is pulled from at once, to catch up. Every
+//! later one is compared with once, by a pull, unless something it announces shows before that we
+//! hold what it holds: two equal digests cost a round trip between two nodes, an announcement costs
+//! one everywhere.
+//!
+//! # Bounds
+//!
+//! Every table has one in [`AnnouncerConfig`], and a rule for who leaves: of missing heads, those
+//! of the peer that has most (a peer's share is a quarter); of peers, the one touched longest ago
+//! that is neither a neighbour nor to be asked, else one that failed; of heads heard and of digests,
+//! the oldest. What is forgotten is found again by the digest.
+//!
+//! # What it refuses to know
+//!
+//! Signatures, the announcement's bytes, the topic, the store, and who may read: whoever drives it
+//! checked an announcement before.
+//!
+//! # Example
+//!
+//! ```
+//! use core::time::Duration;
+//! use headwater_proto::announcer::{Announcer, AnnouncerConfig, AnnouncerOutput, Grown, PeerId};
+//! use headwater_wire::{AuthorId, HeadsDigest};
+//!
+//! let now = Duration::ZERO;
+//! let author = AuthorId::from_bytes([7; 32]);
+//! let mut announcer = Announcer::new(AnnouncerConfig::default(), 42, HeadsDigest::EMPTY);
+//! announcer.handle_neighbor_up(PeerId::from_bytes([1; 32]), now);
+//!
+//! let grown = Grown { author, head_seq: 1, size: Some(300) };
+//! announcer.handle_grown(HeadsDigest::from_bytes([9; 32]), vec![grown], now);
+//! let Some(AnnouncerOutput::Announce { inline, .. }) = announcer.poll_output() else {
+//!     panic!("a small event travels in its announcement");
+//! };
+//! assert_eq!(inline, [author]);
+//! assert!(announcer.next_timeout().is_some(), "the neighbour will be caught up with");
+//! ```
+
+mod config;
+mod digests;
+mod outbox;
+mod output;
+mod peers;
+mod pulls;
+mod rng;
+mod trickle;
+mod wants;
+
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use headwater_wire::{AuthorId, HeadsDigest};
+
+pub use config::{
+    ANNOUNCEMENT_FIXED_BYTES, AnnouncerConfig, HEAD_BYTES, INLINE_PREFIX_BYTES, TrickleConfig,
+};
+pub use output::{
+    AnnouncerCounters, AnnouncerOutput, AnnouncerStatus, Claim, Grown, HeardAnnouncement, PeerId,
+    PullEnded,
+};
+
+use digests::{Digests, Standing};
+use outbox::Outbox;
+use peers::{Peers, Place};
+use pulls::UnderWay;
+use rng::Draws;
+use trickle::{Trickle, Turn};
+use wants::Wants;
+
+/// The gossip of one space: see the [module's page](self) for how to drive it.
+#[derive(Debug)]
+pub struct Announcer {
+    config: AnnouncerConfig,
+    draws: Draws,
+    trickle: Trickle,
+    digests: Digests,
+    outbox: Outbox,
+    wants: Wants,
+    peers: Peers,
+    pulls: BTreeMap<PeerId, UnderWay>,
+    /// Something was missed, nobody knows what: pull from any neighbour, from then on.
+    catch_up: Option<Duration>,
+    counters: AnnouncerCounters,
+    outputs: VecDeque<AnnouncerOutput>,
+}
+
+impl Announcer {
+    /// Begins without neighbours. `seed` comes from the driver's randomness; `digest` is over the
+    /// heads held now.
+    #[must_use]
+    pub fn new(config: AnnouncerConfig, seed: u64, digest: HeadsDigest) -> Self {
+        Self {
+            draws: Draws::new(seed),
+            trickle: Trickle::new(config.trickle),
+            digests: Digests::new(digest, config.max_digests),
+            outbox: Outbox::default(),
+            wants: Wants::default(),
+            peers: Peers::default(),
+            pulls: BTreeMap::new(),
+            catch_up: None,
+            counters: AnnouncerCounters::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// The next thing to do, if any. Drain it after every call.
+    pub fn poll_output(&mut self) -> Option<AnnouncerOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Announcer::handle_timeout`], if nothing else happens before. May lie in the
+    /// past: then at once.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if self.wants.shifted {
+            return Some(Duration::ZERO);
+        }
+        let announce = self.outbox.next_timeout().filter(|_| self.speaks());
+        [self.trickle.next_timeout(), announce, self.next_pull()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.go_on(now);
+    }
+
+    /// Logs of ours grew; `digest` is the digest afterwards. What was announced to us is
+    /// recognised by its head, so the announcement is to be reported first.
+    ///
+    /// For what is written here, and for what came by an announcement. What came by a sync is
+    /// better reported to [`Announcer::handle_synced`]; if a driver cannot tell, growth without a
+    /// [`size`](Grown::size) is taken for that while a pull is under way.
+    pub fn handle_grown(&mut self, digest: HeadsDigest, grown: Vec<Grown>, now: Duration) {
+        let (pulls, writes): (Vec<_>, Vec<_>) = grown
+            .into_iter()
+            .partition(|log| log.size.is_none() && !self.pulls.is_empty());
+        for log in writes {
+            self.wants.held(log.author, log.head_seq);
+            let (author, seq, size) = (log.author, log.head_seq, log.size);
+            self.outbox.add(author, seq, size, now, &self.config);
+        }
+        self.hold(pulls, now);
+        self.change_digest(digest, now);
+        self.go_on(now);
+    }
+
+    /// Logs of ours grew by a sync, whoever asked for it; `digest` is the digest afterwards.
+    ///
+    /// Most of the time that is news here and nowhere else. So it is announced only after
+    /// [`settle`](AnnouncerConfig::settle), and not if somebody announced it, or has our digest,
+    /// by then.
+    pub fn handle_synced(&mut self, digest: HeadsDigest, grown: Vec<Grown>, now: Duration) {
+        self.hold(grown, now);
+        self.change_digest(digest, now);
+        self.go_on(now);
+    }
+
+    fn hold(&mut self, grown: Vec<Grown>, now: Duration) {
+        let jitter = self.draws.up_to(self.config.pull_jitter);
+        let until = now
+            .saturating_add(self.config.settle)
+            .saturating_add(jitter);
+        let catches_up = self.catch_up.is_some() || !self.speaks();
+        for log in grown {
+            self.wants.held(log.author, log.head_seq);
+            if !catches_up {
+                let (author, seq) = (log.author, log.head_seq);
+                self.outbox.hold(author, seq, until, now, &self.config);
+            }
+        }
+    }
+
+    /// What we hold of wanted authors. To be reported before the end of a pull, so that the pull
+    /// is judged by what it brought; [`Announcer::wanted`] names whom to look up.
+    pub fn handle_held(&mut self, heads: Vec<(AuthorId, u64)>) {
+        for (author, seq) in heads {
+            self.wants.held(author, seq);
+        }
+    }
+
+    /// Takes a checked announcement of somebody else.
+    pub fn handle_announcement(&mut self, heard: HeardAnnouncement, now: Duration) {
+        let (from, relay) = (heard.from, heard.delivered_by);
+        let relay = Some(relay).filter(|relay| *relay != from);
+        let mut wanted = false;
+        for claim in heard.claims {
+            self.outbox
+                .heard(claim.author, claim.seq, self.config.max_heard);
+            self.wants.held(claim.author, claim.held);
+            if claim.seq > claim.held {
+                let (author, seq) = (claim.author, claim.seq);
+                wanted |= self.wants.claim(author, seq, from, relay, &self.config);
+            }
+        }
+        if wanted {
+            self.schedule_wanted(from, relay, now);
+        }
+        match self.digests.standing(&heard.digest) {
+            Standing::Equal => {
+                self.trickle.consistent();
+                if heard.periodic {
+                    self.outbox.drop_held();
+                }
+                self.settle(from);
+                self.forget_differences(from);
+            }
+            Standing::Left(when) => {
+                self.settle(from);
+                self.forget_differences(from);
+                if heard.periodic && now.saturating_sub(when) > self.config.settle {
+                    self.count_difference(now);
+                }
+            }
+            Standing::Unknown => {
+                self.digests.remember(heard.digest, heard.periodic);
+                if heard.periodic {
+                    self.note_difference(heard.digest, from, relay, now);
+                }
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// A neighbour appeared on the topic.
+    pub fn handle_neighbor_up(&mut self, peer: PeerId, now: Duration) {
+        let alone = !self.speaks();
+        if !self.remember_peer(peer) || !self.peers.join(peer) {
+            return;
+        }
+        if alone {
+            self.trickle.start(now, &mut self.draws);
+            self.catch_up = Some(now.saturating_add(self.draws.up_to(self.config.pull_jitter)));
+        }
+        let check = now.saturating_add(self.draws.up_to(self.config.check_within));
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.schedule(check);
+        }
+        self.go_on(now);
+    }
+
+    /// A neighbour left the topic.
+    pub fn handle_neighbor_down(&mut self, peer: PeerId, now: Duration) {
+        if self.peers.leave(peer) && !self.speaks() {
+            self.trickle.stop();
+            self.catch_up = None;
+        }
+        self.go_on(now);
+    }
+
+    /// Announcements were lost before they were read. Trickle is reset, and a neighbour is pulled
+    /// from.
+    pub fn handle_overflow(&mut self, now: Duration) {
+        self.trickle.inconsistent(now, &mut self.draws);
+        if self.speaks() && self.catch_up.is_none() {
+            self.catch_up = Some(now.saturating_add(self.draws.up_to(self.config.pull_jitter)));
+        }
+        self.go_on(now);
+    }
+
+    /// A pull ended. What it brought has to be reported before, by [`Announcer::handle_grown`] or
+    /// [`Announcer::handle_held`]. One that was not asked for is ignored.
+    pub fn handle_pull_ended(&mut self, peer: PeerId, ended: PullEnded, now: Duration) {
+        if let Some(pull) = self.pulls.remove(&peer) {
+            self.end_pull(peer, pull, ended, now);
+        }
+        self.go_on(now);
+    }
+
+    /// Authors of which this peer can be asked for missing events, ascending.
+    #[must_use]
+    pub fn wanted(&self, peer: PeerId) -> Vec<AuthorId> {
+        let wants = self.wants.of(peer).into_iter();
+        wants.map(|(author, _)| author).collect()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> AnnouncerStatus {
+        let neighbors = self.peers.iter().filter(|(_, peer)| peer.neighbor);
+        let backed_off = self.peers.iter().filter(|(_, peer)| peer.failures > 0);
+        AnnouncerStatus {
+            neighbors: neighbors.map(|(id, _)| id).collect(),
+            unsettled_neighbors: self.peers.unsettled(),
+            missing_heads: self.wants.len(),
+            pulls: self.pulls.keys().copied().collect(),
+            backed_off: backed_off
+                .map(|(id, peer)| (id, peer.rests_until))
+                .collect(),
+            unannounced: self.outbox.len(),
+            interval: self.trickle.length(),
+            counters: AnnouncerCounters {
+                not_repeated: self.outbox.not_repeated,
+                wants_dropped: self.wants.dropped,
+                wants_refused: self.wants.refused,
+                ..self.counters
+            },
+        }
+    }
+
+    /// Whether anybody would hear us.
+    fn speaks(&self) -> bool {
+        self.peers.neighbors() > 0
+    }
+
+    fn go_on(&mut self, now: Duration) {
+        match self.trickle.poll(now, &mut self.draws) {
+            // A digest in motion helps nobody.
+            Some(Turn::Speak) if self.pulls.is_empty() => {
+                self.announce(AnnouncerOutput::Announce {
+                    changed: Vec::new(),
+                    inline: Vec::new(),
+                    periodic: true,
+                });
+            }
+            Some(Turn::Suppressed) => self.counters.suppressed += 1,
+            Some(Turn::Speak) | None => {}
+        }
+        if self.speaks() {
+            for output in self.outbox.take(now, &self.config) {
+                self.announce(output);
+            }
+        }
+        self.rearm(now);
+        self.judge_differences(now);
+        self.begin_pulls(now);
+    }
+
+    fn announce(&mut self, output: AnnouncerOutput) {
+        if let AnnouncerOutput::Announce { periodic, .. } = &output {
+            match periodic {
+                true => self.counters.announced_periodic += 1,
+                false => self.counters.announced += 1,
+            }
+        }
+        self.outputs.push_back(output);
+    }
+
+    fn change_digest(&mut self, digest: HeadsDigest, now: Duration) {
+        let Some(alone) = self.digests.change(digest, now) else {
+            return;
+        };
+        self.trickle.consistent();
+        // Somebody had all this before us. If its digest came beside heads, not everybody compared
+        // it: then the digest will be announced for it.
+        if self.outbox.drop_held() && !alone {
+            self.trickle.inconsistent(now, &mut self.draws);
+        }
+    }
+
+    fn count_difference(&mut self, now: Duration) {
+        self.counters.differences += 1;
+        self.trickle.inconsistent(now, &mut self.draws);
+    }
+
+    /// A neighbour is now known to hold nothing that we lack.
+    fn settle(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        if peer.neighbor && !peer.settled {
+            peer.settled = true;
+            self.report_synced(id);
+        }
+    }
+
+    fn report_synced(&mut self, provider: PeerId) {
+        let still_pending = self.peers.unsettled() as u64;
+        self.outputs.push_back(AnnouncerOutput::HistorySynced {
+            provider,
+            still_pending,
+        });
+    }
+
+    /// Makes sure a peer stands in the table. False if there is no place.
+    fn remember_peer(&mut self, id: PeerId) -> bool {
+        let busy = |id| self.pulls.contains_key(&id);
+        match self.peers.place(id, self.config.max_peers, busy) {
+            Place::Taken => true,
+            Place::TakenFrom(evicted) => {
+                self.wants.forget(evicted);
+                true
+            }
+            Place::None => false,
+        }
+    }
+}

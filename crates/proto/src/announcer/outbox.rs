@@ -1,0 +1,244 @@
+//! What grew here and others have to hear of, cut into announcements that fit the topic.
+//!
+//! Invariant: an author stands in one announcement of a change at most, and every announcement
+//! fits. More heads than the announcements of one change hold are replaced by the digest.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use headwater_wire::AuthorId;
+
+use super::{
+    AnnouncerConfig, AnnouncerOutput,
+    config::{HEAD_BYTES, INLINE_PREFIX_BYTES},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pending: BTreeMap<AuthorId, Pending>,
+    /// Came by a sync, so others may have it too: waits to see whether they do.
+    held: BTreeMap<AuthorId, u64>,
+    held_too_much: bool,
+    held_until: Option<Duration>,
+    /// Too much to be named.
+    digest_only: bool,
+    due: Option<Duration>,
+    last: Option<Duration>,
+    heard: HeardHeads,
+    /// How often a head was not announced because others were known to have heard of it.
+    pub(super) not_repeated: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    seq: u64,
+    size: Option<usize>,
+}
+
+impl Outbox {
+    /// A log grew, and it is news.
+    pub(super) fn add(
+        &mut self,
+        author: AuthorId,
+        seq: u64,
+        size: Option<usize>,
+        now: Duration,
+        config: &AnnouncerConfig,
+    ) {
+        if self.heard.covers(author, seq) {
+            self.not_repeated += 1;
+            return;
+        }
+        self.held.remove(&author);
+        if !self.digest_only {
+            self.pending.insert(author, Pending { seq, size });
+            if self.pending.len() > config.max_changed() {
+                self.pending.clear();
+                self.digest_only = true;
+            }
+        }
+        self.schedule(now, config);
+    }
+
+    /// A log grew by a sync. It is announced after `until`, unless others turn out to have it.
+    pub(super) fn hold(
+        &mut self,
+        author: AuthorId,
+        seq: u64,
+        until: Duration,
+        now: Duration,
+        config: &AnnouncerConfig,
+    ) {
+        if self.pending.contains_key(&author) {
+            self.add(author, seq, None, now, config);
+        } else if self.heard.covers(author, seq) {
+            self.not_repeated += 1;
+        } else {
+            self.held_until.get_or_insert(until);
+            self.held.insert(author, seq);
+            if self.held.len() > config.max_changed() {
+                self.held.clear();
+                self.held_too_much = true;
+            }
+        }
+    }
+
+    /// Somebody else has just what we have: what is held is no news. False if nothing is.
+    pub(super) fn drop_held(&mut self) -> bool {
+        self.not_repeated += self.held.len() as u64;
+        self.held.clear();
+        self.held_too_much = false;
+        self.held_until.take().is_some()
+    }
+
+    /// Somebody announced this head to everybody.
+    pub(super) fn heard(&mut self, author: AuthorId, seq: u64, max_heard: usize) {
+        let pending = self.pending.get(&author).map(|pending| pending.seq);
+        let own = pending.or_else(|| self.held.get(&author).copied());
+        if own.is_some_and(|own| own <= seq) {
+            self.pending.remove(&author);
+            self.held.remove(&author);
+            self.not_repeated += 1;
+        }
+        if own.is_none_or(|own| own < seq) {
+            self.heard.insert(author, seq, max_heard);
+        }
+        if self.pending.is_empty() && !self.digest_only {
+            self.due = None;
+        }
+        if self.held.is_empty() && !self.held_too_much {
+            self.held_until = None;
+        }
+    }
+
+    fn schedule(&mut self, now: Duration, config: &AnnouncerConfig) {
+        let earliest = self.last.map_or(now, |last| {
+            now.max(last.saturating_add(config.announce_interval))
+        });
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        [self.due, self.held_until].into_iter().flatten().min()
+    }
+
+    /// How many heads wait to be named.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len() + self.held.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn heard_len(&self) -> usize {
+        self.heard.seqs.len().max(self.heard.order.len() / 2)
+    }
+
+    /// The announcements that are due.
+    pub(super) fn take(&mut self, now: Duration, config: &AnnouncerConfig) -> Vec<AnnouncerOutput> {
+        if self.held_until.take_if(|until| *until <= now).is_some() {
+            for (author, seq) in core::mem::take(&mut self.held) {
+                self.add(author, seq, None, now, config);
+            }
+            if core::mem::take(&mut self.held_too_much) {
+                self.digest_only = true;
+                self.schedule(now, config);
+            }
+        }
+        if self.due.take_if(|due| *due <= now).is_none() {
+            return Vec::new();
+        }
+        self.last = Some(now);
+        let pending = core::mem::take(&mut self.pending);
+        let digest_only = core::mem::take(&mut self.digest_only);
+        let parts =
+            pack(&pending, config, config.max_inline_bytes).or_else(|| pack(&pending, config, 0));
+        let unnamed = digest_only || parts.is_none();
+        let mut announcements = parts.unwrap_or_default();
+        if unnamed {
+            announcements.push(AnnouncerOutput::Announce {
+                changed: Vec::new(),
+                inline: Vec::new(),
+                periodic: true,
+            });
+        }
+        announcements
+    }
+}
+
+/// Fills announcements in the order of the authors. `None` if there would be too many.
+fn pack(
+    pending: &BTreeMap<AuthorId, Pending>,
+    config: &AnnouncerConfig,
+    max_inline: usize,
+) -> Option<Vec<AnnouncerOutput>> {
+    let mut parts: Vec<(Vec<AuthorId>, Vec<AuthorId>)> = Vec::new();
+    let mut left = 0;
+    for (author, head) in pending {
+        let run = head
+            .size
+            .filter(|size| *size > 0 && *size <= max_inline)
+            .map(|size| size.saturating_add(INLINE_PREFIX_BYTES))
+            .filter(|bytes| *bytes <= config.room());
+        let bytes = run.unwrap_or(HEAD_BYTES);
+        if bytes > left || parts.is_empty() {
+            if bytes > config.room() || parts.len() == config.max_split {
+                return None;
+            }
+            parts.push(Default::default());
+            left = config.room();
+        }
+        left -= bytes;
+        if let Some((changed, inline)) = parts.last_mut() {
+            let list = if run.is_some() { inline } else { changed };
+            list.push(*author);
+        }
+    }
+    let announce = |(changed, inline)| AnnouncerOutput::Announce {
+        changed,
+        inline,
+        periodic: false,
+    };
+    Some(parts.into_iter().map(announce).collect())
+}
+
+/// Heads heard on the topic that have not been reported as grown here. The oldest make place.
+#[derive(Debug, Default)]
+struct HeardHeads {
+    seqs: BTreeMap<AuthorId, (u64, u64)>,
+    /// By age; an author heard again leaves its older entry behind, which no longer counts.
+    order: VecDeque<(AuthorId, u64)>,
+    stamp: u64,
+}
+
+impl HeardHeads {
+    fn insert(&mut self, author: AuthorId, seq: u64, max: usize) {
+        if self
+            .seqs
+            .get(&author)
+            .is_some_and(|(heard, _)| *heard >= seq)
+        {
+            return;
+        }
+        self.stamp += 1;
+        self.seqs.insert(author, (seq, self.stamp));
+        self.order.push_back((author, self.stamp));
+        while self.seqs.len() > max || self.order.len() > max.saturating_mul(2) {
+            let Some((oldest, stamp)) = self.order.pop_front() else {
+                return;
+            };
+            if self.seqs.get(&oldest).is_some_and(|(_, at)| *at == stamp) {
+                self.seqs.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether the head was heard. One that is now reached is forgotten: it did its service.
+    fn covers(&mut self, author: AuthorId, seq: u64) -> bool {
+        let Some((heard, _)) = self.seqs.get(&author).copied() else {
+            return false;
+        };
+        if heard <= seq {
+            self.seqs.remove(&author);
+        }
+        heard >= seq
+    }
+}

@@ -1,0 +1,161 @@
+//! What goes into an announcer and what comes out of it.
+
+use core::{fmt, time::Duration};
+
+use headwater_wire::{AuthorId, HeadsDigest};
+
+/// A peer, by the key of its endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId([u8; 32]);
+
+impl PeerId {
+    /// Wraps the bytes as they are.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId(")?;
+        for byte in &self.0[..5] {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// A log of ours that grew, by whatever way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grown {
+    /// Whose log.
+    pub author: AuthorId,
+    /// Its last seq now.
+    pub head_seq: u64,
+    /// Bytes of the run that holds all of this author since an announcement named it last, if it
+    /// is at hand and small. `None`: announce the head alone, as is done with what came by a sync.
+    pub size: Option<usize>,
+}
+
+/// What an announcement says of one author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The author.
+    pub author: AuthorId,
+    /// The last seq the sender says it holds, proven by the author's signature.
+    pub seq: u64,
+    /// The last seq held here, after the runs of the announcement were applied. 0: none.
+    pub held: u64,
+}
+
+/// A checked announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeardAnnouncement {
+    /// Who signed it.
+    pub from: PeerId,
+    /// The neighbour that delivered it: the sender itself, or one that heard it before us.
+    pub delivered_by: PeerId,
+    /// The digest over the sender's heads.
+    pub digest: HeadsDigest,
+    /// Whether it names no head and carries no run: then its digest is what it has to say.
+    pub periodic: bool,
+    /// What it says, one claim for each head and each run it carries. A run that could not be
+    /// applied is a claim of its last seq like any other.
+    pub claims: Vec<Claim>,
+}
+
+/// How a pull ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullEnded {
+    /// We hold all the peer held when the pull began.
+    Complete {
+        /// The digest over our heads afterwards.
+        digest: HeadsDigest,
+        /// How many events were stored.
+        events: u64,
+    },
+    /// It ended well, but not all came: a budget, a fork or stubs were in the way.
+    Truncated,
+    /// It broke off, or never began.
+    Failed,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnnouncerOutput {
+    /// Broadcast one announcement: the digest and the heads as they are now.
+    Announce {
+        /// Authors whose signed heads it names, ascending.
+        changed: Vec<AuthorId>,
+        /// Authors whose runs it carries instead, ascending. The runs together fit as long as they
+        /// have the sizes stated in [`Grown::size`]. If one is larger by now, or gone, name its
+        /// head where that fits, else leave it out: the digest shows it.
+        inline: Vec<AuthorId>,
+        /// Whether it names nothing, so that its digest is to be compared.
+        periodic: bool,
+    },
+    /// Pull from this peer. Exactly one
+    /// [`handle_pull_ended`](super::Announcer::handle_pull_ended) answers it.
+    Pull {
+        /// The provider.
+        peer: PeerId,
+    },
+    /// We hold all that this peer held a moment ago.
+    HistorySynced {
+        /// Who.
+        provider: PeerId,
+        /// How many neighbours there are of which this is not known.
+        still_pending: u64,
+    },
+}
+
+/// Where an announcer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AnnouncerStatus {
+    /// Neighbours on the topic, ascending.
+    pub neighbors: Vec<PeerId>,
+    /// Neighbours of which it is not known whether they hold more than we do.
+    pub unsettled_neighbors: usize,
+    /// Authors whose announced heads are missing here.
+    pub missing_heads: usize,
+    /// Pulls under way, by peer, ascending.
+    pub pulls: Vec<PeerId>,
+    /// Peers that are left alone for now because pulls from them failed, and until when.
+    pub backed_off: Vec<(PeerId, Duration)>,
+    /// Logs that grew and were not yet announced.
+    pub unannounced: usize,
+    /// RFC 6206's *I*, while there is a neighbour to speak to.
+    pub interval: Option<Duration>,
+    /// What was counted since the start.
+    pub counters: AnnouncerCounters,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AnnouncerCounters {
+    /// Announcements that named heads or carried runs.
+    pub announced: u64,
+    /// Announcements of the digest alone.
+    pub announced_periodic: u64,
+    /// Periodic announcements not made because others had said the same.
+    pub suppressed: u64,
+    /// Logs that grew and were not announced because their heads had been heard.
+    pub not_repeated: u64,
+    /// Digests heard that differ from ours for good.
+    pub differences: u64,
+    /// Pulls begun.
+    pub pulls: u64,
+    /// Pulls that failed.
+    pub pulls_failed: u64,
+    /// Pulls that ended well without something their peer had announced.
+    pub promises_broken: u64,
+    /// Missing heads given up: nobody who announced them could be brought to deliver.
+    pub wants_dropped: u64,
+    /// Missing heads not remembered: the table, or the sender's share of it, was full.
+    pub wants_refused: u64,
+}

@@ -1,0 +1,170 @@
+//! What is remembered of each peer: neighbours, and those with something to be asked for.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use headwater_wire::HeadsDigest;
+
+use super::{AnnouncerConfig, PeerId, rng::Draws};
+
+/// Promises a peer must keep, at most, until its broken ones are forgotten.
+const MAX_PENALTY: u32 = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) neighbor: bool,
+    /// We are known to hold all it held at some time since it became a neighbour.
+    pub(super) settled: bool,
+    /// It is a neighbour to be compared with.
+    pub(super) check: bool,
+    /// When to look whether there is a reason to pull from it.
+    pub(super) due: Option<Duration>,
+    /// A digest it announced, or relayed, that is not ours.
+    pub(super) difference: Option<Difference>,
+    /// Its digests are not compared until then.
+    pub(super) compared_until: Duration,
+    /// Pulls that failed in a row.
+    pub(super) failures: u32,
+    /// Not to be asked until then.
+    pub(super) rests_until: Duration,
+    /// Promises broken lately.
+    pub(super) penalty: u32,
+    touched: u64,
+}
+
+/// A digest that was not ours when it was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) digest: HeadsDigest,
+    /// Whose digest it is.
+    pub(super) sender: PeerId,
+    /// Whether it was counted as lasting.
+    pub(super) judged: bool,
+    /// Pulls that did not settle it.
+    pub(super) tries: u32,
+}
+
+impl Peer {
+    /// When it can be asked, if it is to be.
+    pub(super) fn ready_at(&self) -> Option<Duration> {
+        self.due.map(|due| due.max(self.rests_until))
+    }
+
+    pub(super) fn schedule(&mut self, at: Duration) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// How far behind others it ranks.
+    pub(super) fn demerits(&self) -> u32 {
+        self.penalty.saturating_add(self.failures)
+    }
+
+    pub(super) fn broke_a_promise(&mut self) {
+        self.penalty = (self.penalty + 2).min(MAX_PENALTY);
+    }
+
+    pub(super) fn kept_a_promise(&mut self) {
+        self.penalty = self.penalty.saturating_sub(1);
+    }
+
+    /// Backs off: twice as long each time, up to the cap, less up to a half by chance.
+    pub(super) fn failed(&mut self, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
+        self.failures = self.failures.saturating_add(1);
+        let longest = config
+            .backoff_first
+            .saturating_mul(1 << (self.failures - 1).min(31))
+            .min(config.backoff_cap);
+        self.rests_until = now.saturating_add(draws.between(longest / 2, longest));
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: BTreeMap<PeerId, Peer>,
+    neighbors: usize,
+    clock: u64,
+}
+
+/// Whether a peer stands in the table now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Taken,
+    /// And this one had to leave for it.
+    TakenFrom(PeerId),
+    None,
+}
+
+impl Peers {
+    pub(super) fn get(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(&id)
+    }
+
+    /// Finds a peer, or makes place for it.
+    ///
+    /// In a full table the one touched longest ago leaves: of those not to be asked for anything
+    /// first, else of those that failed or broke promises. Neighbours and the `busy` stay.
+    pub(super) fn place(&mut self, id: PeerId, max: usize, busy: impl Fn(PeerId) -> bool) -> Place {
+        self.clock += 1;
+        let mut place = Place::Taken;
+        if !self.peers.contains_key(&id) && self.peers.len() >= max {
+            let oldest = |may_leave: fn(&Peer) -> bool| {
+                self.peers
+                    .iter()
+                    .filter(|(id, peer)| !peer.neighbor && may_leave(peer) && !busy(**id))
+                    .min_by_key(|(_, peer)| peer.touched)
+                    .map(|(id, _)| *id)
+            };
+            let leaves =
+                oldest(|peer| peer.due.is_none()).or_else(|| oldest(|peer| peer.demerits() > 0));
+            let Some(leaves) = leaves else {
+                return Place::None;
+            };
+            self.peers.remove(&leaves);
+            place = Place::TakenFrom(leaves);
+        }
+        self.peers.entry(id).or_default().touched = self.clock;
+        place
+    }
+
+    /// Marks a peer of the table as a neighbour. False if it was one.
+    pub(super) fn join(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.neighbor) else {
+            return false;
+        };
+        (peer.neighbor, peer.settled, peer.check) = (true, false, true);
+        self.neighbors += 1;
+        true
+    }
+
+    /// False if it was no neighbour.
+    pub(super) fn leave(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.neighbor) else {
+            return false;
+        };
+        (peer.neighbor, peer.settled, peer.check) = (false, false, false);
+        self.neighbors -= 1;
+        true
+    }
+
+    pub(super) fn neighbors(&self) -> usize {
+        self.neighbors
+    }
+
+    pub(super) fn unsettled(&self) -> usize {
+        let unsettled = |peer: &&Peer| peer.neighbor && !peer.settled;
+        self.peers.values().filter(unsettled).count()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Peer)> {
+        self.peers.iter_mut().map(|(id, peer)| (*id, peer))
+    }
+}

@@ -1,0 +1,339 @@
+//! Who is pulled from, when, and what is learned from how it ended.
+
+use core::{cmp::Reverse, time::Duration};
+
+use headwater_wire::{AuthorId, HeadsDigest};
+
+use super::{Announcer, AnnouncerOutput, PeerId, PullEnded, digests::Standing, peers::Difference};
+
+/// How often a neighbour that relayed an unknown digest is asked for what is behind it. Fewer than
+/// for a head: mostly the digest's sender lacks something, and has pulled it since.
+const RELAYED_DIGEST_TRIES: u32 = 2;
+
+/// Within how many *Imin* the sender of an unknown digest is asked in the end, by everybody whose
+/// neighbours did not help.
+const SENDER_WITHIN: u32 = 8;
+
+/// A pull that the driver was asked for.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    /// The heads it can be expected to bring, and whether the peer had announced them itself.
+    expected: Vec<(AuthorId, u64, bool)>,
+}
+
+impl Announcer {
+    /// Heads a peer announced are missing: asks the neighbour that relayed them, or the peer.
+    pub(super) fn schedule_wanted(&mut self, from: PeerId, relay: Option<PeerId>, now: Duration) {
+        let jitter = self.config.pull_jitter;
+        let at = now.saturating_add(self.draws.up_to(jitter));
+        match relay.filter(|relay| !self.rests(*relay, now)) {
+            Some(relay) if self.remember_peer(relay) => {
+                self.schedule(relay, at.saturating_add(jitter / 2));
+            }
+            _ if self.remember_peer(from) => self.schedule(from, at),
+            _ => {
+                self.wants.forget(from);
+                relay.into_iter().for_each(|relay| self.wants.forget(relay));
+            }
+        }
+    }
+
+    /// A digest was heard that is not ours and never was.
+    pub(super) fn note_difference(
+        &mut self,
+        digest: HeadsDigest,
+        sender: PeerId,
+        relay: Option<PeerId>,
+        now: Duration,
+    ) {
+        let jitter = self.config.pull_jitter;
+        let settled = now.saturating_add(self.config.settle);
+        let (asked, wait) = match relay {
+            None => (sender, self.draws.up_to(jitter)),
+            Some(relay) if self.rests(relay, now) => {
+                let spread = self.config.trickle.i_min.saturating_mul(SENDER_WITHIN);
+                (sender, self.draws.up_to(spread))
+            }
+            Some(relay) => (relay, jitter.saturating_add(self.draws.up_to(jitter))),
+        };
+        if !self.remember_peer(asked) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(asked) else {
+            return;
+        };
+        if peer.difference.is_some() || now < peer.compared_until {
+            return;
+        }
+        peer.difference = Some(Difference {
+            digest,
+            sender,
+            judged: false,
+            tries: 0,
+        });
+        self.schedule(asked, settled.saturating_add(wait));
+    }
+
+    fn rests(&self, id: PeerId, now: Duration) -> bool {
+        let rests_until = self.peers.get(id).map(|peer| peer.rests_until);
+        rests_until.is_some_and(|until| until > now)
+    }
+
+    /// A peer has nothing, any more, that we lack.
+    pub(super) fn forget_differences(&mut self, sender: PeerId) {
+        for (_, peer) in self.peers.iter_mut() {
+            peer.difference.take_if(|found| found.sender == sender);
+        }
+    }
+
+    /// Looks again at digests that had the time to become ours.
+    pub(super) fn judge_differences(&mut self, now: Duration) {
+        let mut lasting = false;
+        for (_, peer) in self.peers.iter_mut() {
+            let due = peer.due.is_some_and(|due| due <= now);
+            let Some(difference) = peer.difference.as_mut().filter(|_| due) else {
+                continue;
+            };
+            if self.digests.standing(&difference.digest) != Standing::Unknown {
+                peer.difference = None;
+            } else if !difference.judged {
+                difference.judged = true;
+                lasting = true;
+            }
+        }
+        if lasting {
+            self.count_difference(now);
+        }
+    }
+
+    /// When a pull may begin, unless something changes before.
+    pub(super) fn next_pull(&self) -> Option<Duration> {
+        if self.pulls.len() >= self.config.pulls_at_once.max(1) {
+            return None;
+        }
+        let idle = |(id, _): &(PeerId, _)| !self.pulls.contains_key(id);
+        let asked = self.peers.iter().filter(idle);
+        let asked = asked.filter_map(|(_, peer)| peer.ready_at()).min();
+        let rested = self.catch_up.filter(|_| self.pulls.is_empty());
+        let rested = rested.and_then(|at| {
+            let neighbors = self.peers.iter().filter(|(_, peer)| peer.neighbor);
+            let first = neighbors.map(|(_, peer)| peer.rests_until).min()?;
+            Some(first.max(at))
+        });
+        [asked, rested].into_iter().flatten().min()
+    }
+
+    /// Begins the pulls that are due and have a reason.
+    pub(super) fn begin_pulls(&mut self, now: Duration) {
+        while self.pulls.len() < self.config.pulls_at_once.max(1) {
+            let Some(id) = self.choose(now) else {
+                return;
+            };
+            let wants = self.wants.of(id).into_iter();
+            let expected = wants
+                .map(|(author, provider)| (author, provider.seq, provider.promised))
+                .collect();
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.due = None;
+            }
+            self.pulls.insert(id, UnderWay { expected });
+            self.counters.pulls += 1;
+            self.outputs.push_back(AnnouncerOutput::Pull { peer: id });
+        }
+    }
+
+    /// Of all who may be asked now: fewest demerits, then most wanted from, then by chance.
+    fn choose(&mut self, now: Duration) -> Option<PeerId> {
+        let catches_up = self.pulls.is_empty() && self.catch_up.is_some_and(|at| at <= now);
+        let mut best = None;
+        for (id, peer) in self.peers.iter_mut() {
+            if self.pulls.contains_key(&id) || peer.rests_until > now {
+                continue;
+            }
+            let due = peer.due.is_some_and(|due| due <= now);
+            let any = catches_up && peer.neighbor;
+            if !due && !any {
+                continue;
+            }
+            let wanted = self.wants.count(id);
+            let compares = peer.difference.is_some() || (peer.check && !peer.settled);
+            if !any && !compares && wanted == 0 {
+                peer.due = None;
+                continue;
+            }
+            let rank = (peer.demerits(), Reverse(wanted), self.draws.next());
+            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                best = Some((rank, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    pub(super) fn end_pull(&mut self, id: PeerId, pull: UnderWay, ended: PullEnded, now: Duration) {
+        match ended {
+            PullEnded::Complete { digest, events: _ } => {
+                self.change_digest(digest, now);
+                self.catch_up = None;
+                self.judge_promises(id, &pull);
+                self.retry_difference(id, now);
+                if let Some(peer) = self.peers.get_mut(id) {
+                    (peer.failures, peer.check) = (0, false);
+                    peer.settled = peer.neighbor;
+                }
+                self.report_synced(id);
+            }
+            PullEnded::Truncated => {
+                self.catch_up = None;
+                self.count_tries(id, &pull, now);
+                let rest = self.config.backoff_first;
+                let rest = self.draws.between(rest / 2, rest);
+                if let Some(peer) = self.peers.get_mut(id) {
+                    (peer.difference, peer.check) = (None, false);
+                    peer.rests_until = now.saturating_add(rest);
+                }
+            }
+            PullEnded::Failed => {
+                self.counters.pulls_failed += 1;
+                if let Some(peer) = self.peers.get_mut(id) {
+                    peer.failed(now, &self.config, &mut self.draws);
+                    if peer.failures >= self.config.max_attempts {
+                        (peer.difference, peer.check) = (None, false);
+                    }
+                    if peer.difference.is_some() || peer.check {
+                        peer.schedule(now);
+                    }
+                }
+                self.count_tries(id, &pull, now);
+            }
+        }
+        self.wants.shifted = true;
+    }
+
+    /// The peer gave all it had. What it announced and did not bring, it is not asked for again.
+    fn judge_promises(&mut self, id: PeerId, pull: &UnderWay) {
+        let (mut kept, mut broken) = (0, 0);
+        for &(author, seq, promised) in &pull.expected {
+            match (self.wants.lacks(author, seq, id), promised) {
+                (false, true) => kept += 1,
+                (false, false) => {}
+                (true, true) => {
+                    broken += 1;
+                    self.wants.missed(author, id, 0);
+                }
+                (true, false) => self.wants.missed(author, id, self.config.relay_tries),
+            }
+        }
+        self.counters.promises_broken += broken;
+        if let Some(peer) = self.peers.get_mut(id) {
+            if broken > 0 {
+                peer.broke_a_promise();
+            } else if kept > 0 {
+                peer.kept_a_promise();
+            }
+        }
+    }
+
+    /// A digest that the peer itself announced is dealt with: we hold all it has. One it relayed is
+    /// asked for again, and in the end of its sender.
+    fn retry_difference(&mut self, id: PeerId, now: Duration) {
+        let jitter = self.config.pull_jitter;
+        let again = now.saturating_add(self.draws.between(jitter, jitter.saturating_mul(2)));
+        let pause = self.config.trickle.i_min;
+        let late = self.draws.up_to(pause.saturating_mul(SENDER_WITHIN));
+        let late = now.saturating_add(late);
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        let Some(mut difference) = peer.difference.take() else {
+            return;
+        };
+        if difference.sender == id {
+            peer.compared_until = now.saturating_add(pause);
+            return;
+        }
+        if self.digests.standing(&difference.digest) != Standing::Unknown {
+            return;
+        }
+        difference.tries += 1;
+        if difference.tries < RELAYED_DIGEST_TRIES {
+            peer.difference = Some(difference);
+            peer.schedule(again);
+            return;
+        }
+        peer.compared_until = now.saturating_add(pause);
+        let sender = difference.sender;
+        if self.remember_peer(sender)
+            && let Some(peer) = self.peers.get_mut(sender)
+            && peer.difference.is_none()
+            && now >= peer.compared_until
+        {
+            peer.difference = Some(difference);
+            peer.schedule(late);
+        }
+    }
+
+    /// A pull ended without bringing all: the next providers are asked at once.
+    fn count_tries(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
+        let mut others = Vec::new();
+        for &(author, seq, _) in &pull.expected {
+            if self.wants.lacks(author, seq, id) {
+                self.wants.missed(author, id, self.config.max_attempts);
+            }
+        }
+        for (_, providers) in self.wants.providers() {
+            if providers.iter().any(|provider| provider.peer == id) {
+                let next = providers.iter().filter(|p| p.peer != id && p.promised);
+                others.extend(next.map(|provider| provider.peer));
+            }
+        }
+        others.sort_unstable();
+        others.dedup();
+        for other in others {
+            if self.remember_peer(other) {
+                self.schedule(other, now);
+            }
+        }
+    }
+
+    /// Sees to it that somebody will be asked for everything that is missing: the neighbour that
+    /// relayed it as long as it has tries left, else who announced it and has rested longest.
+    pub(super) fn rearm(&mut self, now: Duration) {
+        if !core::mem::take(&mut self.wants.shifted) {
+            return;
+        }
+        let mut asked = Vec::new();
+        for (_, providers) in self.wants.providers() {
+            let waits = |id: PeerId| {
+                let peer = self.peers.get(id);
+                let due = peer.is_some_and(|peer| peer.due.is_some());
+                due || self.pulls.contains_key(&id) || asked.contains(&id)
+            };
+            if providers.iter().any(|provider| waits(provider.peer)) {
+                continue;
+            }
+            let next = providers.iter().min_by_key(|provider| {
+                let peer = self.peers.get(provider.peer);
+                let rests = peer.map_or(Duration::ZERO, |peer| peer.rests_until);
+                (rests.max(now), provider.promised)
+            });
+            asked.extend(next.map(|provider| provider.peer));
+        }
+        for id in asked {
+            let jitter = self.config.pull_jitter;
+            let wait = self.draws.between(jitter / 2, jitter.saturating_mul(3) / 2);
+            if self.remember_peer(id) {
+                self.schedule(id, now.saturating_add(wait));
+            } else {
+                self.wants.forget(id);
+            }
+        }
+    }
+
+    /// Later for a peer that broke promises, so that others come first.
+    fn schedule(&mut self, id: PeerId, at: Duration) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            let later = self.config.pull_jitter.saturating_mul(peer.demerits());
+            peer.schedule(at.saturating_add(later));
+        }
+    }
+}
