@@ -23,6 +23,8 @@ const SIGNATURE_CONTEXT: &[u8] = b"headwater 2026-11 head announcement";
 /// Codes below 16 are those of the older exchange ([`headwater_wire::legacy`]), so that both can
 /// be told apart on one topic.
 pub mod tag {
+    /// The first code that is ours.
+    pub const FIRST: u8 = 16;
     /// [`HeadAnnouncement`](crate::HeadAnnouncement).
     pub const HEAD_ANNOUNCEMENT: u8 = 16;
 }

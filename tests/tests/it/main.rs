@@ -3,6 +3,7 @@
 mod connections;
 mod following;
 mod gate;
+mod gossip;
 mod hostile;
 mod nodes;
 mod syncing;

@@ -1,0 +1,233 @@
+//! From proven announcements to what the announcer is told of them.
+//!
+//! ```text
+//! heads above ours ─▶ signatures ─┐
+//! inline runs ─▶ Space::apply ────┴─▶ claims (author, seq said, seq held) ─▶ announcer
+//! ```
+//!
+//! Several announcements are taken at once, so that their runs share a commit.
+
+use std::sync::Arc;
+
+use headwater::{ApplyRunsError, Space, wire::AppendError};
+use headwater_proto::announcer::Claim;
+use headwater_wire::{AuthorId, HeadsDigest, Run, SignedHead};
+use iroh::EndpointId;
+use n0_future::join_all;
+use tracing::{debug, warn};
+
+use crate::{
+    gate::{Ignored, Proven},
+    metrics::BridgeMetrics,
+};
+
+/// An announcement with what became of it.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) sender: EndpointId,
+    pub(crate) neighbor: EndpointId,
+    pub(crate) digest: HeadsDigest,
+    /// Whether it had nothing to say but its digest.
+    pub(crate) periodic: bool,
+    pub(crate) claims: Vec<Claim>,
+}
+
+/// What became of a number of announcements, in their order.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) heard: Vec<Heard>,
+    /// Whether events may have been stored.
+    pub(crate) changed: bool,
+}
+
+/// What became of the inline runs of one announcement.
+type RunClaims = Result<Vec<Claim>, Ignored>;
+
+/// Checks the heads of announcements, and applies their runs. Those of one sender are applied in
+/// their order; senders do not wait for each other.
+pub(crate) async fn apply(
+    space: Space,
+    proven: Vec<Proven>,
+    metrics: Arc<BridgeMetrics>,
+) -> Applied {
+    let changed = proven.iter().any(|proven| !proven.runs.is_empty());
+    let mut of_senders: Vec<(EndpointId, Vec<(usize, Proven)>)> = Vec::new();
+    for (at, proven) in proven.into_iter().enumerate() {
+        let sender = proven.announcement.sender;
+        match of_senders.iter_mut().find(|(known, _)| *known == sender) {
+            Some((_, of_sender)) => of_sender.push((at, proven)),
+            None => of_senders.push((sender, vec![(at, proven)])),
+        }
+    }
+    let applying = of_senders
+        .into_iter()
+        .map(|(sender, of_sender)| apply_of_sender(&space, sender, of_sender, &metrics));
+    let mut heard: Vec<(usize, Heard)> = join_all(applying).await.into_iter().flatten().collect();
+    heard.sort_by_key(|(at, _)| *at);
+    Applied {
+        heard: heard.into_iter().map(|(_, heard)| heard).collect(),
+        changed,
+    }
+}
+
+async fn apply_of_sender(
+    space: &Space,
+    sender: EndpointId,
+    of_sender: Vec<(usize, Proven)>,
+    metrics: &BridgeMetrics,
+) -> Vec<(usize, Heard)> {
+    let mut passed = Vec::with_capacity(of_sender.len());
+    for (at, proven) in of_sender {
+        match claims_of_heads(space, &proven.announcement.changed).await {
+            Ok(claims) => passed.push((at, proven, claims)),
+            Err(ignored) => ignore(&ignored, sender, metrics),
+        }
+    }
+    let mut runs: Vec<Vec<Run>> = Vec::with_capacity(passed.len());
+    for (_, proven, _) in &mut passed {
+        runs.push(std::mem::take(&mut proven.runs));
+    }
+    let of_runs = apply_runs(space, sender, runs, metrics).await;
+    let mut heard = Vec::with_capacity(passed.len());
+    for ((at, proven, mut claims), of_runs) in passed.into_iter().zip(of_runs) {
+        match of_runs {
+            Ok(of_runs) => claims.extend(of_runs),
+            Err(ignored) => {
+                ignore(&ignored, sender, metrics);
+                continue;
+            }
+        }
+        metrics.announcements_accepted.inc();
+        let said = &proven.announcement;
+        heard.push((
+            at,
+            Heard {
+                sender,
+                neighbor: proven.neighbor,
+                digest: said.digest,
+                periodic: said.changed.is_empty() && said.inline.is_empty(),
+                claims,
+            },
+        ));
+    }
+    heard
+}
+
+fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
+    metrics.count(ignored);
+    debug!(sender = %sender.fmt_short(), %ignored, "ignored an announcement");
+}
+
+/// What announced heads claim. Only those above ours can matter, so only they are checked.
+async fn claims_of_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Claim>, Ignored> {
+    let held = join_all(heads.iter().map(|head| held(space, head.author))).await;
+    let mut claims = Vec::with_capacity(heads.len());
+    for (head, held) in heads.iter().zip(held) {
+        let (author, seq) = (head.author, head.head.seq);
+        if seq > held && head.verify() != Ok(true) {
+            return Err(Ignored::ForgedHead { author });
+        }
+        claims.push(Claim { author, seq, held });
+    }
+    Ok(claims)
+}
+
+async fn held(space: &Space, author: AuthorId) -> u64 {
+    match space.head(author).await {
+        Ok(record) => record.map_or(0, |record| record.entry.head.seq),
+        Err(error) => {
+            warn!(%error, "cannot read a head");
+            0
+        }
+    }
+}
+
+/// Applies the runs of several announcements of one sender; one answer for each announcement.
+async fn apply_runs(
+    space: &Space,
+    sender: EndpointId,
+    of_announcements: Vec<Vec<Run>>,
+    metrics: &BridgeMetrics,
+) -> Vec<RunClaims> {
+    let together: Vec<Run> = of_announcements.iter().flatten().cloned().collect();
+    if together.is_empty() {
+        return of_announcements.iter().map(|_| Ok(Vec::new())).collect();
+    }
+    match apply_at_once(space, sender, together, metrics).await {
+        Ok(mut claims) => of_announcements
+            .iter()
+            .map(|runs| {
+                let later = claims.split_off(runs.len().min(claims.len()));
+                Ok(std::mem::replace(&mut claims, later)
+                    .into_iter()
+                    .flatten()
+                    .collect())
+            })
+            .collect(),
+        // One bad run refuses all of the call: find out whose it was.
+        Err(_) if of_announcements.len() > 1 => {
+            let mut answers = Vec::with_capacity(of_announcements.len());
+            for runs in of_announcements {
+                let answer = apply_at_once(space, sender, runs, metrics).await;
+                answers.push(answer.map(|claims| claims.into_iter().flatten().collect()));
+            }
+            answers
+        }
+        Err(ignored) => vec![Err(ignored)],
+    }
+}
+
+/// Applies runs in one call; one claim for each, if it claims anything.
+async fn apply_at_once(
+    space: &Space,
+    sender: EndpointId,
+    runs: Vec<Run>,
+    metrics: &BridgeMetrics,
+) -> Result<Vec<Option<Claim>>, Ignored> {
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let said: Vec<_> = runs
+        .iter()
+        .map(|run| (run.author(), run.last_seq()))
+        .collect();
+    let outcomes = match space.apply(runs, sender).await {
+        Ok(outcomes) => outcomes.into_iter().map(Some).collect(),
+        Err(ApplyRunsError::Invalid(_)) => return Err(Ignored::InvalidRun),
+        Err(error) => {
+            warn!(%error, "cannot store what was announced");
+            vec![None; said.len()]
+        }
+    };
+    let mut claims = Vec::with_capacity(said.len());
+    for ((author, seq), outcome) in said.into_iter().zip(outcomes) {
+        let held = match outcome {
+            Some(Ok(appended)) => {
+                metrics.runs_stored.inc();
+                metrics.events_stored.inc_by(appended.events);
+                appended.head.seq
+            }
+            Some(Err(AppendError::Stale { head, .. })) => {
+                metrics.runs_held.inc();
+                head
+            }
+            Some(Err(AppendError::Gap { expected, .. })) => {
+                metrics.runs_with_gap.inc();
+                expected.saturating_sub(1)
+            }
+            Some(Err(AppendError::Forked { .. })) => {
+                // A pull would not help: the logs contradict each other.
+                metrics.runs_forked.inc();
+                claims.push(None);
+                continue;
+            }
+            Some(Err(_)) => {
+                metrics.runs_with_gap.inc();
+                0
+            }
+            None => held(space, author).await,
+        };
+        claims.push(Some(Claim { author, seq, held }));
+    }
+    Ok(claims)
+}

@@ -1,0 +1,325 @@
+//! The loop between one topic, one announcer and one space.
+//!
+//! ```text
+//!  topic ──▶ gate ──▶ waiting ──▶ apply ──▶ ┌───────────┐ ──▶ sign ──▶ topic
+//!  growth of the space ───────────────────▶ │ Announcer │ ──▶ pull ──▶ peer
+//!  time, pulls that ended, commands ──────▶ └───────────┘ ──▶ events ──▶ application
+//! ```
+//!
+//! One task for each space. Nothing is decided here: what to say and whom to ask is the
+//! announcer's, what to believe the gate's.
+//!
+//! Invariant: an announcement is reported to the announcer before the growth its runs caused, and
+//! growth is reported before the end of the pull that caused it.
+
+mod old;
+mod receive;
+mod send;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use headwater::{Growth, LogGrowth, Space, SyncError, SyncOptions, SyncOutcome, SyncReport};
+use headwater_proto::announcer::{Announcer, AnnouncerOutput, Grown, PullEnded};
+use headwater_wire::{AuthorId, HeadsDigest};
+use iroh::{EndpointAddr, EndpointId, SecretKey};
+use iroh_gossip::TopicId;
+use n0_future::{FuturesUnordered, StreamExt, boxed::BoxFuture, future::poll_once, time};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use crate::{
+    announcement::AnnouncementCounter,
+    apply::Applied,
+    bridge::Counter,
+    events::{BridgeEvent, Shared, endpoint_id, peer_id},
+    fresh::Fresh,
+    gate::{Gate, Proven},
+    history::History,
+    limits::BridgeLimits,
+    link::{Link, LinkEvent},
+    metrics::BridgeMetrics,
+};
+pub(crate) use old::Old;
+
+/// What a handle asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Ask these peers to become neighbours.
+    Ask(Vec<EndpointId>),
+    /// Leave the topic.
+    Leave,
+}
+
+/// A pull that ended.
+type PullEnd = (EndpointId, Result<SyncReport, SyncError>);
+
+/// The loop's state.
+pub(crate) struct Driver {
+    pub(crate) space: Space,
+    pub(crate) topic: TopicId,
+    pub(crate) key: SecretKey,
+    pub(crate) counter: Arc<Counter>,
+    pub(crate) max_bytes: usize,
+    pub(crate) limits: BridgeLimits,
+    pub(crate) metrics: Arc<BridgeMetrics>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) link: Link,
+    pub(crate) growth: Growth,
+    pub(crate) gate: Gate,
+    pub(crate) history: History,
+    pub(crate) fresh: Fresh,
+    pub(crate) old: Old,
+    /// The digest last read from the store.
+    pub(crate) digest: HeadsDigest,
+    /// Announcements that passed the gate.
+    pub(crate) waiting: Vec<Proven>,
+    /// Those being applied, the heads their runs end in, and what grew meanwhile because of them.
+    pub(crate) applying: Option<BoxFuture<Applied>>,
+    pub(crate) in_flight: BTreeMap<AuthorId, u64>,
+    pub(crate) deferred: Vec<LogGrowth>,
+    pub(crate) pulls: FuturesUnordered<BoxFuture<PullEnd>>,
+}
+
+/// Tells the handles, however the loop ends.
+struct LeftAtTheEnd(Arc<Shared>);
+
+impl Drop for LeftAtTheEnd {
+    fn drop(&mut self) {
+        self.0.left();
+    }
+}
+
+/// What woke the loop.
+enum Woken {
+    Left,
+    Command(Command),
+    Link(LinkEvent),
+    Grown(Vec<LogGrowth>),
+    Applied(Applied),
+    Pulled(PullEnd),
+    Old(old::Due),
+    Time,
+}
+
+impl Driver {
+    /// Runs until the last handle is gone or the bridge is shut down.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut closing: watch::Receiver<bool>,
+    ) {
+        let _left = LeftAtTheEnd(Arc::clone(&self.shared));
+        loop {
+            self.carry_out().await;
+            match self.wake(&mut commands, &mut closing).await {
+                Woken::Left | Woken::Command(Command::Leave) => break,
+                Woken::Command(Command::Ask(peers)) => self.link.ask(peers).await,
+                Woken::Link(event) => self.on_link(event).await,
+                Woken::Grown(grown) => self.on_grown(grown).await,
+                Woken::Applied(applied) => self.on_applied(applied).await,
+                Woken::Pulled((peer, end)) => self.on_pulled(peer, end).await,
+                Woken::Old(due) => self.on_old_due(due).await,
+                Woken::Time => self.shared.announcer(Announcer::handle_timeout),
+            }
+            self.apply_waiting();
+        }
+        debug!("left");
+    }
+
+    async fn wake(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Woken {
+        let timeout = self
+            .shared
+            .announcer(|it, now| it.next_timeout().map(|at| at.saturating_sub(now)));
+        let reads = self.waiting.len() < self.limits.waiting.max(1);
+        tokio::select! {
+            command = commands.recv() => command.map_or(Woken::Left, Woken::Command),
+            // The bridge is gone, or says so.
+            _ = closing.wait_for(|closing| *closing) => Woken::Left,
+            event = self.link.next(), if reads => Woken::Link(event),
+            grown = self.growth.next() => Woken::Grown(grown),
+            applied = running(&mut self.applying) => Woken::Applied(applied),
+            Some(end) = self.pulls.next(), if !self.pulls.is_empty() => Woken::Pulled(end),
+            due = self.old.due() => Woken::Old(due),
+            () = after(timeout) => Woken::Time,
+        }
+    }
+
+    /// Does what the announcer wants done.
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.shared.announcer(|it, _| it.poll_output()) {
+            match output {
+                AnnouncerOutput::Announce {
+                    changed,
+                    inline,
+                    periodic,
+                } => self.announce(changed, inline, periodic).await,
+                AnnouncerOutput::Pull { peer } => match endpoint_id(&peer) {
+                    Some(id) => self.pull(id),
+                    None => self.shared.announcer(|it, now| {
+                        it.handle_pull_ended(peer, PullEnded::Failed, now);
+                    }),
+                },
+                AnnouncerOutput::HistorySynced {
+                    provider,
+                    still_pending,
+                } => {
+                    if let Some(provider) = endpoint_id(&provider) {
+                        self.on_synced(provider, still_pending);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_synced(&mut self, provider: EndpointId, still_pending: u64) {
+        debug!(provider = %provider.fmt_short(), still_pending, "synced");
+        self.shared.tell(BridgeEvent::HistorySynced {
+            provider,
+            still_pending,
+        });
+        // Two that hold nothing agree, and say nothing about the history.
+        if self.digest == HeadsDigest::EMPTY {
+            return;
+        }
+        if self.history.vouched(provider, &self.shared.neighbors()) {
+            debug!("history complete");
+            self.shared.tell(BridgeEvent::HistoryComplete);
+        }
+    }
+
+    async fn on_grown(&mut self, grown: Vec<LogGrowth>) {
+        let mut news = Vec::with_capacity(grown.len());
+        let mut digest_changed = false;
+        for growth in grown {
+            if self.old.explains(&growth) {
+                digest_changed = true;
+                continue;
+            }
+            let in_flight = self.in_flight.get(&growth.author);
+            if in_flight.is_some_and(|seq| growth.through <= *seq) {
+                self.deferred.push(growth);
+            } else {
+                news.push(self.news_of(&growth));
+            }
+        }
+        if digest_changed || !news.is_empty() {
+            self.report_grown(news).await;
+        }
+    }
+
+    fn news_of(&mut self, growth: &LogGrowth) -> Grown {
+        Grown {
+            author: growth.author,
+            head_seq: growth.through,
+            size: self.fresh.note(growth),
+        }
+    }
+
+    async fn report_grown(&mut self, news: Vec<Grown>) {
+        let digest = self.read_digest().await;
+        self.shared
+            .announcer(|it, now| it.handle_grown(digest, news, now));
+    }
+
+    /// The digest as it is now; the one read before if the store fails.
+    async fn read_digest(&mut self) -> HeadsDigest {
+        match self.space.summary().await {
+            Ok(summary) => {
+                self.digest = summary.map_or(HeadsDigest::EMPTY, |summary| summary.digest);
+            }
+            Err(error) => warn!(%error, "cannot read the digest"),
+        }
+        self.digest
+    }
+
+    fn pull(&mut self, peer: EndpointId) {
+        self.metrics.pulls_started.inc();
+        debug!(peer = %peer.fmt_short(), "pulling");
+        let addr = EndpointAddr::from(peer);
+        let pull = self.space.sync_with_options(addr, SyncOptions::default());
+        self.pulls.push(Box::pin(async move { (peer, pull.await) }));
+    }
+
+    async fn on_pulled(&mut self, peer: EndpointId, end: Result<SyncReport, SyncError>) {
+        while let Some(grown) = poll_once(self.growth.next()).await {
+            self.on_grown(grown).await;
+        }
+        let wanted = self.shared.announcer(|it, _| it.wanted(peer_id(peer)));
+        let mut held = Vec::with_capacity(wanted.len());
+        for author in wanted {
+            if let Ok(Some(record)) = self.space.head(author).await {
+                held.push((author, record.entry.head.seq));
+            }
+        }
+        let digest = self.read_digest().await;
+        let ended = self.judge(peer, end, digest);
+        self.shared.announcer(|it, now| {
+            it.handle_held(held);
+            it.handle_pull_ended(peer_id(peer), ended, now);
+        });
+    }
+
+    fn judge(
+        &self,
+        peer: EndpointId,
+        end: Result<SyncReport, SyncError>,
+        digest: HeadsDigest,
+    ) -> PullEnded {
+        let peer = peer.fmt_short();
+        match end {
+            Ok(report) => {
+                self.metrics.events_pulled.inc_by(report.events);
+                if report.outcome == SyncOutcome::Complete {
+                    self.metrics.pulls_completed.inc();
+                    debug!(%peer, events = report.events, "pulled");
+                    PullEnded::Complete {
+                        digest,
+                        events: report.events,
+                    }
+                } else {
+                    self.metrics.pulls_truncated.inc();
+                    debug!(%peer, outcome = ?report.outcome, "a pull was cut short");
+                    PullEnded::Truncated
+                }
+            }
+            Err(error) => {
+                self.metrics.pulls_failed.inc();
+                debug!(%peer, %error, "a pull failed");
+                PullEnded::Failed
+            }
+        }
+    }
+
+    pub(crate) fn next_counter(&self) -> AnnouncementCounter {
+        self.counter.next()
+    }
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("space", &self.space.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer of what is running, which then runs no more; waits for ever if nothing does.
+async fn running<T>(running: &mut Option<BoxFuture<T>>) -> T {
+    let Some(future) = running else {
+        return std::future::pending().await;
+    };
+    let answer = future.await;
+    *running = None;
+    answer
+}
+
+async fn after(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,99 @@
+//! What goes out over the topic.
+
+use headwater_wire::{AuthorId, SignedHead};
+use tracing::{debug, error, warn};
+
+use super::Driver;
+use crate::announcement::{AnnouncementSignError, HeadAnnouncement, Scope};
+
+impl Driver {
+    /// Makes one announcement and broadcasts it.
+    pub(super) async fn announce(
+        &mut self,
+        changed: Vec<AuthorId>,
+        inline: Vec<AuthorId>,
+        periodic: bool,
+    ) {
+        if self.shared.is_alone() {
+            // Whoever comes is compared with by digest.
+            self.metrics.announcements_unheard.inc();
+            return;
+        }
+        let mut heads: Vec<SignedHead> = Vec::with_capacity(changed.len());
+        let mut runs = Vec::with_capacity(inline.len());
+        for author in changed {
+            heads.extend(self.signed_head(author).await);
+        }
+        for author in inline {
+            match self.fresh.take(&author) {
+                Some(log) => match log.run {
+                    Some(run) => runs.push(run.as_bytes().clone()),
+                    None => heads.push(log.head),
+                },
+                None => heads.extend(self.signed_head(author).await),
+            }
+        }
+        heads.sort_by_key(|head| head.author);
+        heads.dedup_by_key(|head| head.author);
+        let mut announcement = HeadAnnouncement {
+            space: self.space.id(),
+            sender: self.key.public(),
+            counter: self.next_counter(),
+            scope: Scope::Everything,
+            digest: self.digest,
+            changed: heads,
+            inline: runs,
+        };
+        let mut signed = announcement.sign(&self.key, self.max_bytes);
+        if let Err(AnnouncementSignError::TooLarge { len, max }) = &signed {
+            warn!(
+                len,
+                max, "an announcement does not fit: the digest has to do"
+            );
+            self.metrics.announcements_cut.inc();
+            announcement.changed.clear();
+            announcement.inline.clear();
+            signed = announcement.sign(&self.key, self.max_bytes);
+        }
+        let bytes = match signed {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                error!(%error, "cannot announce");
+                return;
+            }
+        };
+        let len = bytes.len();
+        if self.link.broadcast(bytes).await.is_err() {
+            self.metrics.broadcasts_failed.inc();
+            return;
+        }
+        debug!(
+            heads = announcement.changed.len(),
+            runs = announcement.inline.len(),
+            bytes = len,
+            "announced"
+        );
+        self.metrics.announcements_sent.inc();
+        self.metrics.announcement_bytes_sent.inc_by(len as u64);
+        self.metrics
+            .runs_sent_inline
+            .inc_by(announcement.inline.len() as u64);
+        if periodic {
+            self.metrics.announcements_periodic_sent.inc();
+        }
+    }
+
+    /// The head of a log: as it was seen to grow, or else from the store.
+    pub(super) async fn signed_head(&mut self, author: AuthorId) -> Option<SignedHead> {
+        if let Some(log) = self.fresh.take(&author) {
+            return Some(log.head);
+        }
+        match self.space.signed_head(author).await {
+            Ok(head) => head,
+            Err(error) => {
+                warn!(%error, author = %author.fmt_short(), "cannot announce a head");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! What a message has to pass before it costs anything, cheapest check first.
+//!
+//! ```text
+//! size ─▶ tag ─▶ decode ─▶ space ─▶ sender's share, counter ─▶ neighbour's share    read
+//!      ─▶ (policy, asked by the caller)
+//!      ─▶ signature ─▶ noted in the sender table ─▶ inline runs decode              prove
+//! ```
+//!
+//! Two shares, because two can flood. What a sender *signed* counts against the sender, whoever
+//! relays it; what nobody signed counts against the neighbour that delivered it. So neither can
+//! one sender use up what the others need, nor can forged announcements use up the share of the
+//! sender they name.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_wire::{Run, SpaceId, legacy::LegacyMessage};
+use iroh::EndpointId;
+
+use crate::{
+    announcement::{
+        AnnouncementCounter, AnnouncementDecodeError, HeadAnnouncement, SignedAnnouncement, tag,
+    },
+    bucket::Buckets,
+    limits::BridgeLimits,
+    senders::{SenderTable, Standing},
+};
+
+/// Why a message had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Ignored {
+    #[error("{len} bytes, {max} allowed")]
+    Oversized { len: usize, max: usize },
+    #[error("of a kind unknown here")]
+    Unknown,
+    #[error("cannot be decoded")]
+    Malformed,
+    #[error("speaks of space {}", found.fmt_short())]
+    ForeignSpace { found: SpaceId },
+    #[error("asks for another topic")]
+    ForeignTopic,
+    #[error("sent by this node itself")]
+    Own,
+    #[error("the sender announces too often")]
+    SenderTooOften,
+    #[error("the neighbour passes on too much that is bad or of unknown senders")]
+    NeighborTooOften,
+    #[error("the policy does not let the sender read")]
+    Refused,
+    #[error("counter {}.{} was seen or went back", counter.boot, counter.n)]
+    Replayed { counter: AnnouncementCounter },
+    #[error("the sender did not sign it")]
+    Forged,
+    #[error("head of {} is not signed by its author", author.fmt_short())]
+    ForgedHead { author: headwater_wire::AuthorId },
+    #[error("an inline run does not verify")]
+    InvalidRun,
+}
+
+/// A message read, nothing of it proven.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Announcement(Unproven),
+    Legacy(LegacyMessage),
+}
+
+/// An announcement whose sender is a claim.
+#[derive(Debug)]
+pub(crate) struct Unproven {
+    signed: SignedAnnouncement,
+    neighbor: EndpointId,
+    /// Whether the claimed sender proved itself before.
+    known: bool,
+}
+
+/// An announcement its sender did sign. Its heads and runs still have to prove themselves.
+#[derive(Debug)]
+pub(crate) struct Proven {
+    pub(crate) announcement: HeadAnnouncement,
+    /// Who delivered it.
+    pub(crate) neighbor: EndpointId,
+    /// Its inline runs, decoded.
+    pub(crate) runs: Vec<Run>,
+    /// Whether no later announcement of the sender was heard: an older digest says little.
+    pub(crate) newest: bool,
+}
+
+/// The checks of one topic.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    space: SpaceId,
+    me: EndpointId,
+    max_bytes: usize,
+    senders: SenderTable,
+    neighbors: Buckets<EndpointId>,
+}
+
+impl Unproven {
+    pub(crate) fn sender(&self) -> EndpointId {
+        self.signed.sender()
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(
+        space: SpaceId,
+        me: EndpointId,
+        max_bytes: usize,
+        limits: &BridgeLimits,
+    ) -> Self {
+        Self {
+            space,
+            me,
+            max_bytes,
+            senders: SenderTable::new(limits.sender, limits.senders),
+            neighbors: Buckets::new(limits.neighbor, limits.neighbors),
+        }
+    }
+
+    /// Reads what `neighbor` delivered. The second part of an error is the claimed sender.
+    pub(crate) fn read(
+        &mut self,
+        content: Bytes,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> Result<Read, (Ignored, Option<EndpointId>)> {
+        if content.len() > self.max_bytes {
+            let ignored = Ignored::Oversized {
+                len: content.len(),
+                max: self.max_bytes,
+            };
+            return Err(self.charged(ignored, neighbor, now));
+        }
+        match content.first() {
+            Some(&tag::HEAD_ANNOUNCEMENT) => self.read_announcement(&content, neighbor, now),
+            Some(&code) if code < tag::FIRST => self.read_legacy(content, neighbor, now),
+            Some(_) => Err(self.charged(Ignored::Unknown, neighbor, now)),
+            None => Err(self.charged(Ignored::Malformed, neighbor, now)),
+        }
+    }
+
+    fn read_announcement(
+        &mut self,
+        content: &Bytes,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> Result<Read, (Ignored, Option<EndpointId>)> {
+        let signed = match SignedAnnouncement::decode(content, self.max_bytes) {
+            Ok(Some(signed)) => signed,
+            Ok(None) => return Err(self.charged(Ignored::Unknown, neighbor, now)),
+            Err(AnnouncementDecodeError::TooLarge { len, max }) => {
+                return Err(self.charged(Ignored::Oversized { len, max }, neighbor, now));
+            }
+            Err(_) => return Err(self.charged(Ignored::Malformed, neighbor, now)),
+        };
+        let sender = signed.sender();
+        self.admit(&signed, neighbor, now)
+            .map(|known| {
+                Read::Announcement(Unproven {
+                    signed,
+                    neighbor,
+                    known,
+                })
+            })
+            .map_err(|ignored| (ignored, Some(sender)))
+    }
+
+    /// Whether an announcement is worth a signature check; then, whether its sender is known.
+    fn admit(
+        &mut self,
+        signed: &SignedAnnouncement,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> Result<bool, Ignored> {
+        let charge = |gate: &mut Self, ignored| gate.charged(ignored, neighbor, now).0;
+        if signed.space() != self.space {
+            let found = signed.space();
+            return Err(charge(self, Ignored::ForeignSpace { found }));
+        }
+        if signed.sender() == self.me {
+            return Err(charge(self, Ignored::Own));
+        }
+        let counter = signed.counter();
+        let known = match self.senders.look_up(&signed.sender(), counter, now) {
+            Standing::Known => true,
+            Standing::New => false,
+            Standing::Replayed => return Err(charge(self, Ignored::Replayed { counter })),
+            // Looked up and dropped: too cheap to count against whoever relays it.
+            Standing::TooOften => return Err(Ignored::SenderTooOften),
+        };
+        if self.neighbors.try_take(neighbor, now) {
+            Ok(known)
+        } else {
+            Err(Ignored::NeighborTooOften)
+        }
+    }
+
+    fn read_legacy(
+        &mut self,
+        content: Bytes,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> Result<Read, (Ignored, Option<EndpointId>)> {
+        if !self.neighbors.try_take(neighbor, now) {
+            return Err((Ignored::NeighborTooOften, None));
+        }
+        match LegacyMessage::decode(content) {
+            Ok(Some(message)) => Ok(Read::Legacy(message)),
+            Ok(None) => Err((Ignored::Unknown, None)),
+            Err(_) => Err((Ignored::Malformed, None)),
+        }
+    }
+
+    /// Counts a bad message against the neighbour that delivered it.
+    fn charged(
+        &mut self,
+        ignored: Ignored,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> (Ignored, Option<EndpointId>) {
+        if self.neighbors.try_take(neighbor, now) {
+            (ignored, None)
+        } else {
+            (Ignored::NeighborTooOften, None)
+        }
+    }
+
+    /// Checks the signature, and decodes what came along. To be called only for senders the
+    /// policy admits: it gives them a place in the table.
+    pub(crate) fn prove(&mut self, unproven: Unproven, now: Duration) -> Result<Proven, Ignored> {
+        let Unproven {
+            signed,
+            neighbor,
+            known,
+        } = unproven;
+        let announcement = signed.verify().map_err(|_| Ignored::Forged)?;
+        if known {
+            self.neighbors.give_back(&neighbor);
+        }
+        let (sender, counter) = (announcement.sender, announcement.counter);
+        let newest = self.senders.note(sender, counter, now);
+        let runs = announcement
+            .inline
+            .iter()
+            .map(|bytes| Run::decode(bytes.clone()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Ignored::Malformed)?;
+        Ok(Proven {
+            announcement,
+            neighbor,
+            runs,
+            newest,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_wire::HeadsDigest;
+    use iroh::SecretKey;
+
+    use super::*;
+    use crate::{Scope, limits::Rate};
+
+    const MAX: usize = 4000;
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn key(number: u8) -> SecretKey {
+        SecretKey::from_bytes(&[number; 32])
+    }
+
+    fn id(number: u8) -> EndpointId {
+        key(number).public()
+    }
+
+    fn space() -> SpaceId {
+        SpaceId::from_bytes([1; 32])
+    }
+
+    fn gate() -> Gate {
+        let limits = BridgeLimits {
+            sender: Rate {
+                per_second: 1,
+                burst: 3,
+            },
+            neighbor: Rate {
+                per_second: 1,
+                burst: 5,
+            },
+            ..BridgeLimits::default()
+        };
+        Gate::new(space(), id(99), MAX, &limits)
+    }
+
+    fn said(sender: u8, n: u64) -> HeadAnnouncement {
+        HeadAnnouncement {
+            space: space(),
+            sender: id(sender),
+            counter: AnnouncementCounter { boot: 1, n },
+            scope: Scope::Everything,
+            digest: HeadsDigest::from_bytes([4; 32]),
+            changed: vec![],
+            inline: vec![],
+        }
+    }
+
+    fn signed(sender: u8, n: u64) -> Bytes {
+        said(sender, n).sign(&key(sender), MAX).unwrap()
+    }
+
+    /// With a signature over other bytes.
+    fn forged(sender: u8, n: u64) -> Bytes {
+        let (one, other) = (signed(sender, n), signed(sender, n + 1));
+        let at = one.len() - 64;
+        [&one[..at], &other[at..]].concat().into()
+    }
+
+    fn pass(gate: &mut Gate, content: Bytes, neighbor: u8) -> Result<Proven, Ignored> {
+        match gate.read(content, id(neighbor), NOW) {
+            Ok(Read::Announcement(unproven)) => gate.prove(unproven, NOW),
+            Ok(Read::Legacy(message)) => panic!("{message:?}"),
+            Err((ignored, _)) => Err(ignored),
+        }
+    }
+
+    #[test]
+    fn an_announcement_passes_once() {
+        let mut gate = gate();
+        let proven = pass(&mut gate, signed(1, 1), 7).unwrap();
+        assert_eq!(proven.announcement, said(1, 1));
+        assert!(proven.newest);
+        let again = pass(&mut gate, signed(1, 1), 7);
+        assert!(matches!(again, Err(Ignored::Replayed { .. })), "{again:?}");
+    }
+
+    #[test]
+    fn a_forged_announcement_does_not_move_the_counter_of_the_sender_it_names() {
+        let mut gate = gate();
+        pass(&mut gate, signed(1, 1), 7).unwrap();
+        let far = forged(1, u64::MAX - 1);
+        assert_eq!(pass(&mut gate, far, 8).unwrap_err(), Ignored::Forged);
+        pass(&mut gate, signed(1, 2), 7).unwrap();
+    }
+
+    #[test]
+    fn bad_messages_are_told_apart() {
+        let mut gate = gate();
+        let mut elsewhere = said(1, 1);
+        elsewhere.space = SpaceId::from_bytes([2; 32]);
+        let elsewhere = elsewhere.sign(&key(1), MAX).unwrap();
+        for (content, expected) in [
+            (
+                Bytes::from(vec![tag::HEAD_ANNOUNCEMENT; MAX + 1]),
+                Ignored::Oversized {
+                    len: MAX + 1,
+                    max: MAX,
+                },
+            ),
+            (Bytes::from_static(&[77, 1]), Ignored::Unknown),
+            (Bytes::new(), Ignored::Malformed),
+            (Bytes::from_static(&[16, 1]), Ignored::Malformed),
+            (
+                elsewhere,
+                Ignored::ForeignSpace {
+                    found: SpaceId::from_bytes([2; 32]),
+                },
+            ),
+        ] {
+            assert_eq!(pass(&mut gate, content, 7).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn an_inline_run_that_cannot_be_decoded_is_no_run() {
+        let mut gate = gate();
+        let mut said = said(1, 1);
+        said.inline = vec![Bytes::from_static(b"nonsense")];
+        let content = said.sign(&key(1), MAX).unwrap();
+        assert_eq!(pass(&mut gate, content, 7).unwrap_err(), Ignored::Malformed);
+    }
+
+    #[test]
+    fn our_own_words_are_no_news() {
+        let mut gate = gate();
+        let own = signed(99, 1);
+        assert_eq!(pass(&mut gate, own, 7).unwrap_err(), Ignored::Own);
+    }
+
+    #[test]
+    fn a_sender_that_says_too_much_leaves_others_heard_through_the_same_neighbor() {
+        let mut gate = gate();
+        let passed = (1..=1000).filter(|n| pass(&mut gate, signed(1, *n), 7).is_ok());
+        assert_eq!(passed.count(), 3);
+        pass(&mut gate, signed(2, 1), 7).unwrap();
+    }
+
+    #[test]
+    fn forged_floods_use_up_the_share_of_who_delivers_them_and_nobody_elses() {
+        let mut gate = gate();
+        pass(&mut gate, signed(1, 1), 7).unwrap();
+        let forged: Vec<_> = (1..=20)
+            .map(|n| pass(&mut gate, forged(1, 100 + n), 8).unwrap_err())
+            .collect();
+        assert_eq!(forged[..5], vec![Ignored::Forged; 5]);
+        assert_eq!(forged[5..], vec![Ignored::NeighborTooOften; 15]);
+        pass(&mut gate, signed(1, 2), 7).unwrap();
+    }
+
+    #[test]
+    fn senders_that_are_all_new_use_up_the_share_of_who_delivers_them() {
+        let mut gate = gate();
+        let passed = (1..=50).filter(|sender| pass(&mut gate, signed(*sender, 1), 8).is_ok());
+        assert_eq!(passed.count(), 5);
+        pass(&mut gate, signed(60, 1), 7).unwrap();
+    }
+
+    #[test]
+    fn the_older_messages_are_read_and_counted_against_the_neighbor() {
+        let mut gate = gate();
+        let request = LegacyMessage::SyncRequest {
+            state_hash: [1; 32],
+            topic: [2; 32],
+        };
+        let content = Bytes::from(request.encode());
+        for _ in 0..5 {
+            let read = gate.read(content.clone(), id(7), NOW).unwrap();
+            assert!(matches!(read, Read::Legacy(read) if read == request));
+        }
+        let (ignored, _) = gate.read(content, id(7), NOW).unwrap_err();
+        assert_eq!(ignored, Ignored::NeighborTooOften);
+    }
+}

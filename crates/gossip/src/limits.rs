@@ -1,0 +1,79 @@
+//! Every bound of a bridge, with its default and its reason.
+
+use std::time::Duration;
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How often a second in the long run. 0 is taken for 1.
+    pub per_second: u32,
+    /// How often at once after a quiet time. 0 is taken for 1.
+    pub burst: u32,
+}
+
+/// What a bridge allows its peers, for each space it has joined.
+///
+/// Start from [`BridgeLimits::default`] and change fields.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BridgeLimits {
+    /// Announcements taken from one sender. Default 100 a second and 400 at once: an honest
+    /// sender coalesces what changes within 50 ms into at most four announcements. Only
+    /// announcements the sender did sign count against it, so nobody can use up another's share.
+    pub sender: Rate,
+    /// Messages taken from one neighbour that turn out to be nobody's: not decodable, forged,
+    /// replayed, of senders not heard of before, or of the older exchange. Default 100 a second
+    /// and 500 at once, some 4 ms of a core a second. What known senders signed is not counted,
+    /// whoever passes it on: a neighbour relays what others say.
+    pub neighbor: Rate,
+    /// Senders whose last counter is remembered. Default 4,096, some 400 KiB. The one not heard
+    /// for the longest time goes first; its old announcements could then be replayed, which
+    /// costs at most one pull that finds nothing.
+    pub senders: usize,
+    /// Neighbours whose share is remembered. Default 256, far above the handful iroh-gossip keeps.
+    pub neighbors: usize,
+    /// Checked announcements that may wait for the store. Default 256, 1 MiB at the default size
+    /// of a message. While so many wait nothing is read from the topic, and what iroh-gossip then
+    /// drops is counted as a lag and healed.
+    pub waiting: usize,
+    /// Events iroh-gossip holds for this node before it drops some. Default 2,048.
+    pub topic_queue: usize,
+    /// How long handing one message to iroh-gossip may take. Default 5 s; its queue is only ever
+    /// full for that long when it has stopped working, and the topic is then joined anew.
+    pub broadcast_timeout: Duration,
+    /// First and longest pause before the topic is joined anew, or bootstrap peers are asked
+    /// again while there is no neighbour. Doubles each time. Default 1 s and 1 min.
+    pub rejoin: (Duration, Duration),
+    /// Peers remembered to ask again when every neighbour is gone. Default 32.
+    pub remembered_peers: usize,
+    /// Least time between two answers to requests of the older exchange. Default 5 s: everybody
+    /// on the topic hears the request, and the answer.
+    pub legacy_answer_every: Duration,
+    /// Least time between two requests in the words of the older exchange, made when an old peer
+    /// was heard to ask. Default 2 min: its answer is a dump to everybody.
+    pub legacy_ask_every: Duration,
+}
+
+impl Default for BridgeLimits {
+    fn default() -> Self {
+        Self {
+            sender: Rate {
+                per_second: 100,
+                burst: 400,
+            },
+            neighbor: Rate {
+                per_second: 100,
+                burst: 500,
+            },
+            senders: 4096,
+            neighbors: 256,
+            waiting: 256,
+            topic_queue: 2048,
+            broadcast_timeout: Duration::from_secs(5),
+            rejoin: (Duration::from_secs(1), Duration::from_mins(1)),
+            remembered_peers: 32,
+            legacy_answer_every: Duration::from_secs(5),
+            legacy_ask_every: Duration::from_mins(2),
+        }
+    }
+}
