@@ -31,14 +31,19 @@ First steps, in two terminals on one machine:
 
 Without a second terminal: `headwater demo`.
 
+While a node runs on a data folder (`serve` or `tail`), it carries out what other commands ask of
+the folder: append, export, sync, status and the rest work as if it were not there.
+
 Wherever SPACE is asked for, its local name, its id in hex or a ticket will do.
 
 Exit codes:
   0  done (also: the reader of our output went away; `serve` or `tail` was stopped by Ctrl-C)
-  1  a local failure: disk, damaged or foreign file, network that cannot be bound
+  1  a local failure: disk, damaged or foreign file, network that cannot be bound, or the running
+     node stopped before it was done
   2  the command line was wrong, or it names something this data folder does not have
   3  the input was refused; nothing was stored
-  4  the data folder is in use by another headwater process
+  4  the data folder is in use by a headwater process that carries nothing out for others, such as
+     a long `sync`; or a node runs on it and `serve` would be a second one
   5  no peer could be reached, or the sync failed; what was stored before stays stored
   6  the sync ended, but truncated: a fork, for example
   7  `verify` found damage
@@ -137,13 +142,20 @@ pub(crate) enum SpaceCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Print a ticket for a space that the running node serves
+    #[command(after_help = "Example:\n  headwater serve &\n  headwater space ticket notes")]
+    Ticket {
+        /// Name or id
+        space: String,
+    },
     /// List the spaces this data folder knows
     List,
 }
 
 const INIT_HELP: &str = "\
 The folder holds node.key (the endpoint's secret), authors.json (labels and their secret keys),
-spaces.json (names, and the peers tickets told us of) and store.redb (the logs). The files are readable
+spaces.json (names, and the peers and topics tickets told us of) and store.redb (the logs); while a
+node runs, control.sock leads other commands to it. The files are readable
 by you alone. Do not copy the folder and go on writing in both: two nodes with one author key fork that
 author's log. Calling init again keeps what is there, adds what is missing and says what it changed.
 
@@ -180,6 +192,10 @@ Example:
 const SERVE_HELP: &str = "\
 The first line of standard output is always JSON: {\"endpoint_id\":…, \"tickets\":{space: ticket}}.
 
+It joins the gossip of each space it serves: what is appended here is announced at once, what others
+announce is stored here, and spaces that were only joined are fetched. Nodes find each other, so
+knowing one is enough. --no-gossip leaves that out.
+
 Whoever knows a space's id can read it from this node, and add logs of any size to it: there is no
 quota yet. A ticket is a key, share it like one. A damaged space is named (\"damaged\") and not served.
 
@@ -192,7 +208,8 @@ Examples:
   tail -f app.log | headwater serve --append-lines logs";
 
 const SYNC_HELP: &str = "\
-With a ticket the space need not be joined before. With --json, progress comes as lines with
+With a ticket the space need not be joined before. A node that runs on the data folder dials with
+its own network; --bind and --dial-timeout are then left out. With --json, progress comes as lines with
 \"progress\"; the last line is the report.
 
 Examples:
@@ -201,7 +218,8 @@ Examples:
 
 const TAIL_HELP: &str = "\
 Prints every event that is new in this data folder, unless --from-start asks for the others,
-too. A peer that goes away is dialled again.
+too. It joins the space's gossip, serves the space to others while it runs, and follows the known
+peers for as long as nobody answers there; a peer that goes away is dialled again.
 
 Example:
   headwater tail notes --from-start";
@@ -246,6 +264,9 @@ pub(crate) struct ServeArgs {
     /// Address and port to listen on; a fixed port keeps tickets without relay valid
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) bind: Option<SocketAddr>,
+    /// Do not join the gossip of the spaces: serve those who come, and announce nothing
+    #[arg(long)]
+    pub(crate) no_gossip: bool,
     /// Append each line of standard input to this space, as it comes
     #[arg(long, value_name = "SPACE")]
     pub(crate) append_lines: Option<String>,
@@ -260,9 +281,9 @@ pub(crate) struct DialArgs {
     /// Address and port to dial from
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) bind: Option<SocketAddr>,
-    /// How long to wait for a peer's answer
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) dial_timeout: u64,
+    /// How long to wait for a peer's answer [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) dial_timeout: Option<u64>,
 }
 
 /// Options of `sync`.
@@ -282,6 +303,9 @@ pub(crate) struct TailArgs {
     /// Print what is already there, too
     #[arg(long)]
     pub(crate) from_start: bool,
+    /// Do not join the space's gossip: follow the peers that are known, and no others
+    #[arg(long)]
+    pub(crate) no_gossip: bool,
     #[command(flatten)]
     pub(crate) dial: DialArgs,
 }

@@ -5,7 +5,10 @@ use std::{io, path::PathBuf, process::ExitCode};
 use headwater::{CloseCode, Damage, SessionError, StoreError, SyncError, WriteError};
 use iroh::EndpointAddr;
 
-use crate::input::{InputError, LineError};
+use crate::{
+    control::Failure,
+    input::{InputError, LineError},
+};
 
 /// Exit code of an interrupted command, as shells count it.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -44,6 +47,8 @@ pub(crate) enum CliError {
     NotHeld(headwater::SpaceId),
     #[error("no peer is known for space {0}; give the ticket that its `serve` printed")]
     NoPeer(headwater::SpaceId),
+    #[error("no node serves {0:?} on this data folder; start one with `headwater serve`")]
+    NotServed(String),
     #[error("{0}; nothing was stored")]
     Input(#[from] InputError),
     #[error("{0}; nothing was stored")]
@@ -56,8 +61,8 @@ pub(crate) enum CliError {
     Network(String),
     #[error("the system has no random numbers: {0}")]
     Random(getrandom::Error),
-    #[error("{} is in use by another headwater process (a `serve`, perhaps; with --append-lines it \
-             appends while it serves)", .0.display())]
+    #[error("{} is in use by another headwater process; `headwater status` says whether a node is \
+             running on it", .0.display())]
     InUse(PathBuf),
     #[error("{} is gone; restore it, or begin anew in another folder: with an empty store the keys \
              here would sign their logs a second time from the start", .0.display())]
@@ -82,6 +87,13 @@ pub(crate) enum CliError {
     ExportsDiffer,
     #[error("interrupted")]
     Interrupted,
+    /// Said by the process that carried it out.
+    #[error("{}", .0.text)]
+    Failed(Failure),
+    #[error("the node that was carrying this out has stopped, or is another version of headwater")]
+    NodeStopped,
+    #[error("nobody waits for the answer any more")]
+    CallerGone,
 }
 
 impl CliError {
@@ -114,6 +126,7 @@ impl CliError {
             | Self::BadName(_)
             | Self::BadTicket(_)
             | Self::NotHeld(_)
+            | Self::NotServed(_)
             | Self::NoPeer(_) => 2,
             Self::Input(InputError::Line { .. }) | Self::Event(_) | Self::DemoInput { .. } => 3,
             Self::InUse(_) => 4,
@@ -121,6 +134,7 @@ impl CliError {
             Self::Truncated(_) => 6,
             Self::VerifyFailed(_) | Self::SpacesDamaged(_) | Self::ExportsDiffer => 7,
             Self::Interrupted => INTERRUPTED,
+            Self::Failed(failure) => failure.exit_code,
             Self::Input(InputError::Read { .. })
             | Self::File { .. }
             | Self::Damaged { .. }
@@ -130,6 +144,8 @@ impl CliError {
             | Self::Random(_)
             | Self::StoreGone(_)
             | Self::Store(_)
+            | Self::NodeStopped
+            | Self::CallerGone
             | Self::Sync { .. }
             | Self::Write(_) => 1,
         }

@@ -185,11 +185,12 @@ fn parse(text: &[u8], defaults: &LineDefaults) -> Result<InputEvent, LineError> 
 ///
 /// A reserved kind, a payload above the limit, or an impossible channel.
 pub(crate) fn draft(
-    payload: Vec<u8>,
-    channel: Option<Vec<u8>>,
+    payload: impl Into<Bytes>,
+    channel: Option<impl AsRef<[u8]>>,
     kind: Option<u16>,
     timestamp_ms: u64,
 ) -> Result<EventDraft, LineError> {
+    let payload = payload.into();
     let kind = kind.unwrap_or(FIRST_KIND);
     if kind < FIRST_KIND {
         return Err(LineError::ReservedKind { found: kind });
@@ -199,7 +200,7 @@ pub(crate) fn draft(
             found: payload.len(),
         });
     }
-    let mut draft = EventDraft::new(kind, timestamp_ms, Bytes::from(payload));
+    let mut draft = EventDraft::new(kind, timestamp_ms, payload);
     draft.channel = channel.map(ChannelId::new).transpose()?;
     Ok(draft)
 }

@@ -1,22 +1,23 @@
 //! `headwater`, the command.
 //!
 //! ```text
-//! args ──▶ commands ──▶ headwater (node, spaces, store)
-//!              │
+//! args ──▶ commands ──▶ control ──▶ host ──▶ headwater (node, spaces, store)
+//!              │           └─ the process that has the folder open: this one, or a running node
 //!              ├─ folder   keys, names, peers on disk
-//!              ├─ input    JSON lines in        record ─ JSON lines out
-//!              └─ ticket   space + address      output ─ answers, in words or JSON
+//!              ├─ input    JSON lines in            record ─ JSON lines out
+//!              └─ ticket   space, secret, peers     output ─ answers, in words or JSON
 //! ```
 //!
 //! It knows no rule of the protocol: it reads what people type and calls the public API.
 
 mod args;
 mod commands;
+mod control;
 mod demo;
 mod error;
 mod folder;
+mod host;
 mod input;
-mod node;
 mod output;
 mod progress;
 mod record;

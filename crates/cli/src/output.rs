@@ -3,7 +3,7 @@
 //! Invariant: with `--json` nothing but JSON objects reaches standard output. Progress, logs and
 //! errors go to standard error.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -42,6 +42,18 @@ impl Output {
         }
     }
 
+    /// Prints a line that has the form that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`] if standard output takes nothing more.
+    pub(crate) fn raw(self, line: &str) -> Result<(), CliError> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")
+            .and_then(|()| out.flush())
+            .map_err(CliError::Output)
+    }
+
     /// Prints a JSON object, whatever was asked for.
     ///
     /// # Errors
@@ -77,11 +89,6 @@ impl Output {
             eprintln!("headwater: {text}");
         }
     }
-}
-
-/// Standard output for many lines, buffered.
-pub(crate) fn bulk() -> BufWriter<StdoutLock<'static>> {
-    BufWriter::with_capacity(64 * 1024, io::stdout().lock())
 }
 
 /// Writes one JSON object and a line feed.

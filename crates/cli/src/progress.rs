@@ -1,11 +1,14 @@
 //! Progress on standard error: a bar on a terminal, nothing elsewhere.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use headwater::SyncProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::output::{Output, bytes};
+use crate::{
+    control::Progress,
+    output::{Output, bytes},
+};
 
 const REDRAWS_PER_SECOND: u8 = 10;
 
@@ -17,7 +20,7 @@ pub(crate) struct Bar {
 
 impl Bar {
     /// A bar with nothing on it yet; none at all with `--json`.
-    pub(crate) fn new(output: Output, what: &'static str) -> Self {
+    pub(crate) fn new(output: Output, what: impl Into<Cow<'static, str>>) -> Self {
         let bar = if output.is_json() {
             ProgressBar::hidden()
         } else {
@@ -40,6 +43,12 @@ impl Bar {
     pub(crate) fn set(&self, events: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(events);
+    }
+
+    /// How far a call is.
+    pub(crate) fn set_progress(&self, progress: &Progress) {
+        self.set(progress.events, progress.total_events);
+        self.bar.set_message(bytes(progress.payload_bytes));
     }
 
     /// How far a sync is: what is durable, against the plans so far and the estimate of the rest.

@@ -4,7 +4,7 @@
 //! nodes print the same bytes for the same event.
 
 use data_encoding::HEXLOWER;
-use headwater::{AuthorId, Event, EventId, EventRef, wire::PayloadHash};
+use headwater::{AuthorId, Event, EventId, EventRef, kind, wire::PayloadHash};
 use serde::Serialize;
 
 /// An event, field by field in the order it is printed.
@@ -79,6 +79,8 @@ impl<'a> Record<'a> {
             (None, None) => String::new(),
         };
         let payload = match (self.payload, &self.payload_hex) {
+            _ if self.kind == kind::GENESIS => "(created the space)".into(),
+            _ if self.kind == kind::TOPIC_SECRET => "(set the secret of the gossip topic)".into(),
             (Some(text), _) => text.escape_debug().to_string(),
             (None, Some(hex)) => format!("0x{hex}"),
             (None, None) => "(payload not here)".into(),

@@ -1,66 +1,119 @@
-//! Tickets: a space, and where one peer that serves it can be reached.
+//! Tickets: a space, how to find its gossip topic, and where peers that serve it can be reached.
 //!
 //! ```text
-//! "headwater" ‖ base32(postcard(version, space, endpoint id, addresses))
+//! version 1   "headwater" ‖ base32(postcard(0, space, endpoint id, addresses))
+//! version 2   "headwater" ‖ base32(postcard(1, space, topic secret?, peers: (endpoint id, addresses)…))
 //! ```
 //!
-//! A ticket names no author, holds no secret but the space id itself, and grants nothing: the
-//! peer it names decides who may read.
+//! Version 2 is written; version 1, which names one peer and no topic, is still read.
+//!
+//! A ticket names no author and grants nothing: the peers it names decide who may read. It is a
+//! secret all the same: whoever has it knows the space's id and can listen on its topic.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use headwater::SpaceId;
+use headwater_gossip::TopicSecret;
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
 use iroh_tickets::{ParseError, Ticket};
 use serde::{Deserialize, Serialize};
 
-/// The most addresses a ticket may name.
+/// The most peers a ticket may name, and the most addresses of each.
+const MAX_PEERS: usize = 16;
 const MAX_ADDRESSES: usize = 64;
 
-/// A space and a peer that serves it.
+/// A space and peers that serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SpaceTicket {
     pub(crate) space: SpaceId,
-    pub(crate) peer: EndpointAddr,
+    /// `None` if the owner has set none, or the ticket is of version 1.
+    pub(crate) topic_secret: Option<TopicSecret>,
+    /// At least one.
+    pub(crate) peers: Vec<EndpointAddr>,
 }
 
 /// The bytes of a ticket. Variants are only ever added at the end: postcard writes their index.
 #[derive(Serialize, Deserialize)]
 enum TicketWireFormat {
     Variant1(Variant1SpaceTicket),
+    Variant2(Variant2SpaceTicket),
 }
 
 #[derive(Serialize, Deserialize)]
 struct Variant1SpaceTicket {
     space: [u8; 32],
+    peer: TicketPeer,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Variant2SpaceTicket {
+    space: [u8; 32],
+    topic_secret: Option<[u8; 32]>,
+    peers: Vec<TicketPeer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TicketPeer {
     endpoint_id: EndpointId,
     addresses: BTreeSet<TransportAddr>,
+}
+
+impl From<&EndpointAddr> for TicketPeer {
+    fn from(peer: &EndpointAddr) -> Self {
+        Self {
+            endpoint_id: peer.id,
+            addresses: peer.addrs.clone(),
+        }
+    }
+}
+
+impl TryFrom<TicketPeer> for EndpointAddr {
+    type Error = ParseError;
+
+    fn try_from(peer: TicketPeer) -> Result<Self, ParseError> {
+        if peer.addresses.len() > MAX_ADDRESSES {
+            return Err(ParseError::verification_failed("too many addresses"));
+        }
+        Ok(Self::from_parts(peer.endpoint_id, peer.addresses))
+    }
 }
 
 impl Ticket for SpaceTicket {
     const KIND: &'static str = "headwater";
 
     fn encode_bytes(&self) -> Vec<u8> {
-        let ticket = TicketWireFormat::Variant1(Variant1SpaceTicket {
+        let ticket = TicketWireFormat::Variant2(Variant2SpaceTicket {
             space: *self.space.as_bytes(),
-            endpoint_id: self.peer.id,
-            addresses: self.peer.addrs.clone(),
+            topic_secret: self.topic_secret.as_ref().map(TopicSecret::to_bytes),
+            peers: self.peers.iter().map(TicketPeer::from).collect(),
         });
         postcard::to_allocvec(&ticket).expect("a ticket in memory can always be written")
     }
 
     fn decode_bytes(bytes: &[u8]) -> Result<Self, ParseError> {
         let (ticket, rest) = postcard::take_from_bytes::<TicketWireFormat>(bytes)?;
-        let TicketWireFormat::Variant1(ticket) = ticket;
         if !rest.is_empty() {
             return Err(ParseError::verification_failed("bytes after the end"));
         }
-        if ticket.addresses.len() > MAX_ADDRESSES {
-            return Err(ParseError::verification_failed("too many addresses"));
+        let ticket = match ticket {
+            TicketWireFormat::Variant1(ticket) => Variant2SpaceTicket {
+                space: ticket.space,
+                topic_secret: None,
+                peers: vec![ticket.peer],
+            },
+            TicketWireFormat::Variant2(ticket) => ticket,
+        };
+        if ticket.peers.is_empty() {
+            return Err(ParseError::verification_failed("no peer"));
         }
+        if ticket.peers.len() > MAX_PEERS {
+            return Err(ParseError::verification_failed("too many peers"));
+        }
+        let peers = ticket.peers.into_iter().map(EndpointAddr::try_from);
         Ok(Self {
             space: SpaceId::from_bytes(ticket.space),
-            peer: EndpointAddr::from_parts(ticket.endpoint_id, ticket.addresses),
+            topic_secret: ticket.topic_secret.map(TopicSecret::from_bytes),
+            peers: peers.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -88,31 +141,73 @@ mod tests {
         let address = TransportAddr::Ip("127.0.0.1:4433".parse().unwrap());
         SpaceTicket {
             space: SpaceId::from_bytes([9; 32]),
-            peer: EndpointAddr::from_parts(id, [address]),
+            topic_secret: Some(TopicSecret::from_bytes([5; 32])),
+            peers: vec![
+                EndpointAddr::from_parts(id, [address]),
+                EndpointAddr::new(iroh::SecretKey::from_bytes(&[8; 32]).public()),
+            ],
+        }
+    }
+
+    /// One IPv4 address, port 4433.
+    const ADDRESS: [u8; 9] = [1, 1, 0, 127, 0, 0, 1, 0xd1, 0x22];
+
+    #[test]
+    fn a_ticket_survives_its_text() {
+        for topic_secret in [None, ticket().topic_secret] {
+            let ticket = SpaceTicket {
+                topic_secret,
+                ..ticket()
+            };
+            let text = ticket.to_string();
+            assert!(text.starts_with("headwater"));
+            assert_eq!(format!(" {text}\n").parse::<SpaceTicket>().unwrap(), ticket);
         }
     }
 
     #[test]
-    fn a_ticket_survives_its_text() {
-        let text = ticket().to_string();
-        assert!(text.starts_with("headwater"));
-        assert_eq!(
-            format!(" {text}\n").parse::<SpaceTicket>().unwrap(),
-            ticket()
-        );
+    fn the_bytes_of_version_two_do_not_change() {
+        let peers = ticket().peers;
+        let expected = [
+            &[1][..],
+            &[9; 32],
+            &[1],
+            &[5; 32],
+            &[2],
+            peers[0].id.as_bytes(),
+            &ADDRESS,
+            peers[1].id.as_bytes(),
+            &[0],
+        ]
+        .concat();
+        assert_eq!(ticket().encode_bytes(), expected);
+        assert_eq!(SpaceTicket::decode_bytes(&expected).unwrap(), ticket());
     }
 
     #[test]
-    fn the_bytes_of_version_one_do_not_change() {
-        let bytes = ticket().encode_bytes();
-        assert_eq!(bytes[0], 0, "version");
-        assert_eq!(&bytes[1..33], &[9; 32], "space");
-        assert_eq!(&bytes[33..65], ticket().peer.id.as_bytes(), "endpoint");
-        assert_eq!(
-            &bytes[65..],
-            &[1, 1, 0, 127, 0, 0, 1, 0xd1, 0x22],
-            "one IPv4 address, port 4433"
-        );
+    fn a_ticket_of_version_one_is_still_read() {
+        let peer = ticket().peers.remove(0);
+        let bytes = [&[0][..], &[9; 32], peer.id.as_bytes(), &ADDRESS].concat();
+        let expected = SpaceTicket {
+            topic_secret: None,
+            peers: vec![peer],
+            ..ticket()
+        };
+        assert_eq!(SpaceTicket::decode_bytes(&bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn refuses_a_ticket_without_peers_or_with_too_many() {
+        for count in [0, MAX_PEERS + 1] {
+            let peers = vec![ticket().peers.remove(0); count];
+            let bytes = SpaceTicket { peers, ..ticket() }.encode_bytes();
+            assert!(SpaceTicket::decode_bytes(&bytes).is_err(), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_printed_ticket_shows_no_secret() {
+        assert!(!format!("{:?}", ticket().topic_secret).contains('5'));
     }
 
     #[test]

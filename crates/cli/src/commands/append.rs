@@ -7,68 +7,108 @@ use std::{
     path::Path,
 };
 
-use headwater::{EventDraft, Headwater, now_ms};
+use headwater::{EventDraft, Headwater, SpaceId, now_ms};
+use remoc::rch::mpsc;
 use serde_json::json;
 
 use super::{Context, wanted_space};
 use crate::{
     args::AppendArgs,
+    control::{Draft, Request, Teller, batches},
     error::CliError,
     folder::DataFolder,
+    host::Host,
     input::{self, LineDefaults},
-    node,
     output::count,
 };
 
 pub(super) async fn run(context: &Context, args: AppendArgs) -> Result<(), CliError> {
     let folder = context.folder()?;
     let space = wanted_space(&folder, &args.space)?.id;
-    match (&args.json_lines, args.text) {
-        (Some(path), _) => {
-            // Read to the end before the store is opened: a slow pipe locks nobody out.
-            let drafts = read_all(path, &args.author)?;
-            let node = node::open_offline(&folder)?;
-            let stored = import(&folder, &node, space, drafts).await;
-            node.shutdown().await;
-            let stored = stored?;
-            let answer =
-                json!({ "space": space, "events": stored.events, "authors": stored.authors });
-            context.output.answer(&answer, || {
-                format!(
-                    "stored {} by {}",
-                    count(stored.events, "event"),
-                    count(stored.authors, "author")
-                )
-            })
+    let request = if let Some(path) = &args.json_lines {
+        // Read to the end before the folder is opened: a slow pipe locks nobody out.
+        let drafts = read_all(path, &args.author)?;
+        Request::Import {
+            space,
+            events: drafts.values().map(|log| log.len() as u64).sum(),
+            drafts: feed(drafts),
         }
-        (None, text) => {
-            let channel = args.channel.map(String::into_bytes);
-            let payload = text.unwrap_or_default().into_bytes();
-            let draft = input::draft(payload, channel, args.kind, now_ms())?;
-            let node = node::open_offline(&folder)?;
-            let appended = append_one(&folder, &node, space, &args.author, draft).await;
-            node.shutdown().await;
-            let event = appended?;
-            let answer = json!({
-                "space": space, "author": event.author, "seq": event.seq, "id": event.id,
-            });
-            context.output.answer(&answer, || {
-                format!("event {} of {}: {}", event.seq, args.author, event.id)
-            })
+    } else {
+        let channel = args.channel.map(String::into_bytes);
+        let payload = args.text.unwrap_or_default().into_bytes();
+        let draft = input::draft(payload, channel, args.kind, now_ms())?;
+        Request::Append {
+            space,
+            draft: Draft::new(&args.author, draft),
         }
-    }
+    };
+    context.ask(&folder, request).await
 }
 
-async fn append_one(
-    folder: &DataFolder,
-    node: &Headwater,
-    space: headwater::SpaceId,
-    label: &str,
-    draft: EventDraft,
-) -> Result<headwater::EventRef, CliError> {
-    require_held(node, space).await?;
-    let secret = folder.author_key(label)?;
-    Ok(node.space(space).append(&secret, draft).await?)
+/// Hands drafts over as fast as they are taken.
+fn feed(drafts: Drafts) -> mpsc::Receiver<Vec<Draft>> {
+    let (sender, receiver) = mpsc::channel();
+    n0_future::task::spawn(async move {
+        let drafts = drafts
+            .into_iter()
+            .flat_map(|(author, log)| log.into_iter().map(move |draft| Draft::new(&author, draft)));
+        for batch in batches(drafts) {
+            if sender.send(batch).await.is_err() {
+                // The host has gone, and the answer will say so.
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Stores one event.
+pub(super) async fn carry_out(
+    host: &Host,
+    space: SpaceId,
+    draft: Draft,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    require_held(host.node(), space).await?;
+    let (label, draft) = draft.check()?;
+    let secret = host.folder().author_key(&label)?;
+    let event = host.node().space(space).append(&secret, draft).await?;
+    let answer = json!({
+        "space": space, "author": event.author, "seq": event.seq, "id": event.id,
+    });
+    let text = || format!("event {} of {label}: {}", event.seq, event.id);
+    teller.answer(&answer, text).await
+}
+
+/// Stores everything that is fed, in one transaction.
+pub(super) async fn carry_out_import(
+    host: &Host,
+    space: SpaceId,
+    events: u64,
+    mut fed: mpsc::Receiver<Vec<Draft>>,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    require_held(host.node(), space).await?;
+    let mut drafts = Drafts::new();
+    while let Ok(Some(batch)) = fed.recv().await {
+        for draft in batch {
+            let (label, draft) = draft.check()?;
+            drafts.entry(label).or_default().push(draft);
+        }
+    }
+    if drafts.values().map(|log| log.len() as u64).sum::<u64>() != events {
+        return Err(CliError::CallerGone);
+    }
+    let stored = import(host.folder(), host.node(), space, drafts).await?;
+    let answer = json!({ "space": space, "events": stored.events, "authors": stored.authors });
+    let text = || {
+        format!(
+            "stored {} by {}",
+            count(stored.events, "event"),
+            count(stored.authors, "author")
+        )
+    };
+    teller.answer(&answer, text).await
 }
 
 /// Events by the label of their author, each author's in the order of the input.
@@ -118,7 +158,7 @@ pub(crate) fn read_all(path: &Path, author: &str) -> Result<Drafts, CliError> {
 pub(crate) async fn import(
     folder: &DataFolder,
     node: &Headwater,
-    space: headwater::SpaceId,
+    space: SpaceId,
     drafts: Drafts,
 ) -> Result<Imported, CliError> {
     require_held(node, space).await?;
@@ -132,7 +172,7 @@ pub(crate) async fn import(
     Ok(imported)
 }
 
-async fn require_held(node: &Headwater, space: headwater::SpaceId) -> Result<(), CliError> {
+async fn require_held(node: &Headwater, space: SpaceId) -> Result<(), CliError> {
     match node.space(space).summary().await? {
         Some(_) => Ok(()),
         None => Err(CliError::NotHeld(space)),

@@ -1,4 +1,9 @@
 //! The commands, one module a job.
+//!
+//! ```text
+//!   run(context, args)  ──▶  Request  ──▶  carry_out(host, …, teller)
+//!   what was typed           control       what is done, wherever the folder is open
+//! ```
 
 pub(crate) mod append;
 pub(crate) mod export;
@@ -10,14 +15,17 @@ pub(crate) mod sync;
 mod tail;
 mod verify;
 
+use std::time::Duration;
+
 use headwater::SpaceId;
 
 use crate::{
-    args::{Cli, Command, GlobalArgs},
+    args::{Cli, Command, DialArgs, GlobalArgs},
+    control::{self, Request, Teller},
     demo,
     error::{CliError, INTERRUPTED},
     folder::{DataFolder, Wanted},
-    node::NetOptions,
+    host::{Host, NetOptions, Role},
     output::Output,
     stop,
 };
@@ -45,6 +53,38 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
             // Its temporary folder goes with it.
             () = stop::requested(INTERRUPTED) => Err(CliError::Interrupted),
         },
+    }
+}
+
+/// Does on an open folder what a request says.
+///
+/// # Errors
+///
+/// Each command says what it leaves behind.
+pub(crate) async fn carry_out(
+    host: &Host,
+    request: Request,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    match request {
+        Request::Append { space, draft } => append::carry_out(host, space, draft, teller).await,
+        Request::Import {
+            space,
+            events,
+            drafts,
+        } => append::carry_out_import(host, space, events, drafts, teller).await,
+        Request::Export { space } => export::carry_out(host, space, teller).await,
+        Request::Create { name, author } => space::carry_out(host, &name, &author, teller).await,
+        Request::Joined { space } => space::carry_out_joined(host, space).await,
+        Request::Ticket { space } => space::carry_out_ticket(host, space, teller).await,
+        Request::Status => status::carry_out(host, teller).await,
+        Request::Verify { space } => verify::carry_out(host, space, teller).await,
+        Request::Sync { space, peers } => sync::carry_out(host, space, &peers, teller).await,
+        Request::Tail {
+            space,
+            from_start,
+            peers,
+        } => tail::carry_out(host, space, from_start, &peers, teller).await,
     }
 }
 
@@ -84,10 +124,23 @@ impl Context {
         format!("headwater{data}{relay} {words}")
     }
 
+    /// Has a request carried out that needs the store alone.
+    async fn ask(&self, folder: &DataFolder, request: Request) -> Result<(), CliError> {
+        control::ask(self, folder, request, Role::Offline, INTERRUPTED).await
+    }
+
     fn net(&self, bind: Option<std::net::SocketAddr>) -> NetOptions {
         NetOptions {
             no_relay: self.global.no_relay,
             bind,
+            dial_timeout: None,
+        }
+    }
+
+    fn dial(&self, args: &DialArgs) -> NetOptions {
+        NetOptions {
+            dial_timeout: args.dial_timeout.map(Duration::from_secs),
+            ..self.net(args.bind)
         }
     }
 }

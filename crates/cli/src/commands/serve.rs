@@ -12,16 +12,16 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
-use super::{Context, wanted_space};
+use super::{Context, name_of, space::ticket, wanted_space};
 use crate::{
     args::ServeArgs,
+    control,
     error::CliError,
-    folder::DataFolder,
+    folder::KnownSpace,
+    host::{self, Held, Host, Role, Served},
     input::{self, FIRST_KIND, InputError},
-    node::{self, Held, Only, Server},
     output::{Output, count},
     stop,
-    ticket::SpaceTicket,
 };
 
 /// Lines, and bytes of them, waiting to be appended; a faster writer of standard input waits.
@@ -41,43 +41,49 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
         .map(|text| wanted_space(&folder, text).map(|wanted| wanted.id))
         .transpose()?;
     let net = context.net(args.bind);
-    let server = if chosen.is_empty() {
-        Server::start_open(&folder, net).await?
+    let served = if chosen.is_empty() {
+        Served::all()
     } else {
-        Server::start(&folder, net, Only(chosen.clone())).await?
+        Served::only(chosen)
     };
-    let served = async {
-        announce(context, &folder, &server, &chosen).await?;
+    let role = Role::Serve {
+        net,
+        served,
+        gossip: !args.no_gossip,
+    };
+    let host = control::become_host(&folder, &role).await?;
+    let listening = control::listen(&host, context.output);
+    let serving = async {
+        announce(context, &host).await?;
+        go_live(context, &host).await?;
         if let Some(space) = feed {
             let author = folder.author_key(&args.author)?;
-            append_lines(context, &server.node, space, &author).await?;
+            append_lines(context, host.node(), space, &author).await?;
             tracing::info!("standard input has ended; serving goes on");
         }
         std::future::pending().await
     };
     let ended = tokio::select! {
-        ended = served => ended,
+        ended = serving => ended,
         () = stop::requested(0) => Ok(()),
     };
-    server.stop().await;
+    drop(listening);
+    host.stop().await;
     ended
 }
 
 /// Prints the endpoint and a ticket for each space; always as JSON, for scripts rely on it.
 /// A damaged space cannot be served: it is named, and does not keep the others from being served.
-async fn announce(
-    context: &Context,
-    folder: &DataFolder,
-    server: &Server,
-    chosen: &BTreeSet<SpaceId>,
-) -> Result<(), CliError> {
-    let peer = server.addr().await;
-    let known = folder.spaces()?;
+async fn announce(context: &Context, host: &Host) -> Result<(), CliError> {
+    let Some(peer) = host.addr().await else {
+        return Ok(());
+    };
+    let known = host.folder().spaces()?;
     let mut tickets = BTreeMap::new();
     let mut names = Vec::new();
     let mut damaged = BTreeMap::new();
-    for Held { id: space, summary } in node::held_spaces(&server.node).await? {
-        if !chosen.is_empty() && !chosen.contains(&space) {
+    for Held { id: space, summary } in host::held_spaces(host.node()).await? {
+        if !host.served().contains(space) {
             continue;
         }
         let name = known
@@ -90,8 +96,8 @@ async fn announce(
             damaged.insert(space, damage.to_string());
             continue;
         }
-        let peer = peer.clone();
-        tickets.insert(space, SpaceTicket { space, peer }.to_string());
+        let ticket = ticket(host, space, &peer).await?;
+        tickets.insert(space, ticket.to_string());
         names.push(name);
     }
     let addresses: Vec<_> = peer.addrs.iter().map(ToString::to_string).collect();
@@ -110,6 +116,31 @@ async fn announce(
             "serving {spaces} ({}) to whoever knows a space's id; Ctrl-C ends",
             names.join(", ")
         );
+        let is_joined = |space: &&KnownSpace| {
+            let here = tickets.contains_key(&space.id) || damaged.contains_key(&space.id);
+            !here && host.served().contains(space.id)
+        };
+        let joined: Vec<_> = known.iter().filter(is_joined).collect();
+        if host.has_gossip() && !joined.is_empty() {
+            let names: Vec<_> = joined.iter().map(|space| space.name.as_str()).collect();
+            eprintln!("joined, to be fetched: {}", names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// Joins the topics of all spaces that are served: those held, and those only joined, which come
+/// here that way.
+async fn go_live(context: &Context, host: &Host) -> Result<(), CliError> {
+    let mut spaces: BTreeSet<_> = host::space_ids(host.node())?.into_iter().collect();
+    spaces.extend(host.folder().spaces()?.iter().map(|space| space.id));
+    for space in spaces {
+        if let Err(error) = host.go_live(space).await {
+            context.output.warn(&format!(
+                "{} is served without gossip: {error}",
+                name_of(host.folder(), space)?
+            ));
+        }
     }
     Ok(())
 }

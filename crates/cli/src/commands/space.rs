@@ -1,48 +1,120 @@
 //! `space create`, `join` and `list`.
 
+use headwater::SpaceId;
+use iroh::EndpointAddr;
 use serde_json::json;
 
-use super::Context;
-use crate::{args::SpaceCommand, error::CliError, node, ticket::SpaceTicket};
+use super::{Context, name_of, wanted_space};
+use crate::{
+    args::SpaceCommand,
+    control::{self, Request, Teller},
+    error::CliError,
+    folder::random_bytes,
+    host::Host,
+    ticket::SpaceTicket,
+};
 
 pub(super) async fn run(context: &Context, command: SpaceCommand) -> Result<(), CliError> {
     match command {
-        SpaceCommand::Create { name, author } => create(context, &name, &author).await,
-        SpaceCommand::Join { ticket, name } => join(context, &ticket, name.as_deref()),
+        SpaceCommand::Create { name, author } => create(context, name, author).await,
+        SpaceCommand::Join { ticket, name } => join(context, &ticket, name.as_deref()).await,
+        SpaceCommand::Ticket { space } => {
+            let folder = context.folder()?;
+            let space = wanted_space(&folder, &space)?.id;
+            context.ask(&folder, Request::Ticket { space }).await
+        }
         SpaceCommand::List => list(context),
     }
 }
 
-async fn create(context: &Context, name: &str, author: &str) -> Result<(), CliError> {
+async fn create(context: &Context, name: String, author: String) -> Result<(), CliError> {
     let folder = context.folder()?;
-    folder.spaces()?.check_name(name)?;
-    // The store is opened first: it keeps a second process from doing the same.
-    let node = node::open_offline(&folder)?;
-    let owner = folder.author_key(author)?;
-    let created = node.create_space(&owner).await;
-    node.shutdown().await;
-    let id = created?.id();
-    folder.change_spaces(|spaces| spaces.add(id, name).map(|_| ()))?;
-    let answer = json!({ "space": id, "name": name, "owner": owner.id() });
-    context.output.answer(&answer, || {
-        let (append, serve) = (
-            context.hint(&format!("append {name} hello")),
-            context.hint("serve"),
-        );
-        format!("created {name}: {id}\n\nnext: {append}\nthen: {serve}")
-    })
+    let (append, serve) = (
+        context.hint(&format!("append {name} hello")),
+        context.hint("serve"),
+    );
+    context
+        .ask(&folder, Request::Create { name, author })
+        .await?;
+    context
+        .output
+        .line(&format!("\nnext: {append}\nthen: {serve}"))
 }
 
-fn join(context: &Context, ticket: &str, name: Option<&str>) -> Result<(), CliError> {
+/// Creates a space.
+pub(super) async fn carry_out(
+    host: &Host,
+    name: &str,
+    author: &str,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    let folder = host.folder();
+    folder.spaces()?.check_name(name)?;
+    let owner = folder.author_key(author)?;
+    let secret = random_bytes()?;
+    let space = host.node().create_space(&owner).await?;
+    // The gossip topic follows from it, so that the space can be live.
+    space.set_topic_secret(&owner, secret).await?;
+    let id = space.id();
+    folder.change_spaces(|spaces| spaces.add(id, name).map(|_| ()))?;
+    host.go_live(id).await?;
+    let answer = json!({ "space": id, "name": name, "owner": owner.id() });
+    teller
+        .answer(&answer, || format!("created {name}: {id}"))
+        .await
+}
+
+async fn join(context: &Context, ticket: &str, name: Option<&str>) -> Result<(), CliError> {
     let folder = context.folder()?;
     let ticket: SpaceTicket = ticket.parse().map_err(CliError::BadTicket)?;
     let name = folder
         .change_spaces(|spaces| spaces.join(&ticket, name).map(|space| space.name.clone()))?;
-    let peer = ticket.peer.id.to_string();
-    let answer = json!({ "space": ticket.space, "name": name, "peer": peer });
+    let peers: Vec<_> = ticket
+        .peers
+        .iter()
+        .map(|peer| peer.id.to_string())
+        .collect();
+    let answer = json!({ "space": ticket.space, "name": name, "peers": peers });
     context.output.answer(&answer, || {
         let sync = context.hint(&format!("sync {name}"));
         format!("joined {name}: {}\n\nnext: {sync}", ticket.space)
+    })?;
+    let space = ticket.space;
+    control::ask_if_running(context.output, &folder, Request::Joined { space }).await
+}
+
+/// Takes up a space that was joined.
+pub(super) async fn carry_out_joined(host: &Host, space: SpaceId) -> Result<(), CliError> {
+    host.go_live(space).await.map(|_is_live| ())
+}
+
+/// Tells a ticket for one space.
+pub(super) async fn carry_out_ticket(
+    host: &Host,
+    space: SpaceId,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    let name = name_of(host.folder(), space)?;
+    let peer = host.addr().await;
+    let peer = peer.filter(|_| host.is_serving() && host.served().contains(space));
+    let Some(peer) = peer else {
+        return Err(CliError::NotServed(name));
+    };
+    let ticket = ticket(host, space, &peer).await?.to_string();
+    let answer = json!({ "space": space, "name": name, "ticket": ticket });
+    teller.answer(&answer, || ticket.clone()).await
+}
+
+/// A ticket for one space at this address.
+pub(super) async fn ticket(
+    host: &Host,
+    space: SpaceId,
+    peer: &EndpointAddr,
+) -> Result<SpaceTicket, CliError> {
+    Ok(SpaceTicket {
+        space,
+        topic_secret: host.topic_secret(space).await?,
+        peers: vec![peer.clone()],
     })
 }
 

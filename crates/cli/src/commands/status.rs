@@ -1,28 +1,31 @@
 //! `status`: what this data folder holds.
 
+use headwater_gossip::LiveStatus;
+use iroh::EndpointId;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
+    control::{Request, Teller},
     error::CliError,
-    node::{self, Held},
+    host::{self, Held, Host},
     output::{bytes, count},
 };
 
 pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     let folder = context.folder()?;
+    context.ask(&folder, Request::Status).await
+}
+
+/// Tells what is held.
+pub(super) async fn carry_out(host: &Host, teller: &Teller) -> Result<(), CliError> {
+    let folder = host.folder();
     let endpoint_id = folder.node_key()?.public().to_string();
     let known = folder.spaces()?;
-    let node = node::open_offline(&folder)?;
-    let held = node::held_spaces(&node).await;
-    node.shutdown().await;
-    let held = held?;
+    let held = host::held_spaces(host.node()).await?;
 
     let mut spaces = Vec::new();
-    let mut text = format!(
-        "data      {}\nendpoint  {endpoint_id}",
-        folder.path().display()
-    );
+    let mut text = String::new();
     for Held { id, summary } in &held {
         let known = known.get(*id);
         let name = known.map_or_else(|| id.fmt_short(), |known| known.name.clone());
@@ -62,6 +65,9 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
             "generation": summary.generation,
             "peers": peers,
         }));
+        if let Some(live) = host.live(*id) {
+            tell_live(&live.status(), &mut text, spaces.last_mut());
+        }
     }
     let joined = known
         .iter()
@@ -74,13 +80,74 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
         );
         let peers = peer_ids(known);
         spaces.push(json!({ "space": known.id, "name": name, "held": false, "peers": peers }));
+        if let Some(live) = host.live(known.id) {
+            tell_live(&live.status(), &mut text, spaces.last_mut());
+        }
     }
+    let node = if !host.is_serving() {
+        "not running"
+    } else if host.has_gossip() {
+        "running"
+    } else {
+        "running without gossip"
+    };
     let answer = json!({
-        "data": folder.path(), "endpoint_id": endpoint_id, "spaces": Value::Array(spaces),
+        "data": folder.path(),
+        "endpoint_id": endpoint_id,
+        "running": host.is_serving(),
+        "gossip": host.has_gossip(),
+        "spaces": Value::Array(spaces),
     });
-    context.output.answer(&answer, || text)
+    let data = folder.path().display();
+    let head = format!("data      {data}\nendpoint  {endpoint_id}\nnode      {node}");
+    teller.answer(&answer, || head + &text).await
 }
 
 fn peer_ids(known: &crate::folder::KnownSpace) -> Vec<String> {
     known.peers.iter().map(|peer| peer.id.to_string()).collect()
+}
+
+/// What gossip says of a live space: in words after the others, and in its JSON object.
+fn tell_live(status: &LiveStatus, text: &mut String, value: Option<&mut Value>) {
+    let ids = |peers: &[EndpointId]| -> Vec<_> {
+        let short = peers.iter().map(|peer| peer.fmt_short().to_string());
+        short.collect()
+    };
+    let list = |peers: &[EndpointId]| match peers {
+        [] => "none".to_owned(),
+        peers => format!("{} ({})", peers.len(), ids(peers).join(", ")),
+    };
+    let counters = &status.counters;
+    *text += &format!(
+        "\n  live    neighbours {}\n  heads   {} announced, {} not yet, {} missing\n  \
+         pulls   under way {}, {} since the start, {} failed",
+        list(&status.neighbors),
+        counters.announced,
+        status.unannounced,
+        status.missing_heads,
+        list(&status.pulling_from),
+        counters.pulls,
+        counters.pulls_failed,
+    );
+    let full = |peers: &[EndpointId]| -> Vec<_> { peers.iter().map(ToString::to_string).collect() };
+    let backed_off = status
+        .backed_off
+        .iter()
+        .map(|(peer, wait)| json!({ "peer": peer.to_string(), "seconds": wait.as_secs() }));
+    if let Some(value) = value {
+        value["live"] = json!({
+            "neighbors": full(&status.neighbors),
+            "unsettled_neighbors": status.unsettled_neighbors,
+            "announced": counters.announced,
+            "announced_periodic": counters.announced_periodic,
+            "suppressed": counters.suppressed,
+            "unannounced_heads": status.unannounced,
+            "missing_heads": status.missing_heads,
+            "pulling_from": full(&status.pulling_from),
+            "pulls": counters.pulls,
+            "pulls_failed": counters.pulls_failed,
+            "backed_off": backed_off.collect::<Vec<_>>(),
+            "history_complete": status.history_complete,
+        });
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use headwater::{
-    CloseCode, Headwater, SessionError, SyncError, SyncHandle, SyncOutcome, SyncProgress,
+    CloseCode, Headwater, SessionError, SpaceId, SyncError, SyncHandle, SyncOutcome, SyncProgress,
     SyncReport, Truncation,
 };
 use iroh::EndpointAddr;
@@ -13,15 +13,14 @@ use serde_json::json;
 use super::{Context, name_of, wanted_space};
 use crate::{
     args::SyncArgs,
+    control::{self, Progress, Request, Teller},
     error::{CliError, INTERRUPTED},
     folder::{DataFolder, Wanted},
-    node::Dialer,
-    output::{Output, bytes, count},
-    progress::Bar,
-    stop,
+    host::{Host, Role},
+    output::{bytes, count},
 };
 
-/// How often `--json` says how far it is.
+/// How often it says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// Fewer events say nothing about speed.
 const EVENTS_WORTH_A_RATE: u64 = 1000;
@@ -33,34 +32,44 @@ pub(super) async fn run(context: &Context, args: SyncArgs) -> Result<(), CliErro
     let folder = context.folder()?;
     let wanted = wanted_space(&folder, &args.space)?;
     let peers = peers_of(&folder, &wanted)?;
-    let name = name_of(&folder, wanted.id)?;
-    let dial_timeout = Duration::from_secs(args.dial.dial_timeout);
-    let net = context.net(args.dial.bind);
-    let dialer = Dialer::start(&folder, net, dial_timeout, wanted.id).await?;
-    let synced = tokio::select! {
-        synced = from_first_reachable(context.output, &dialer.node, &wanted, &peers) => synced,
-        () = stop::requested(INTERRUPTED) => Err(CliError::Interrupted),
-    };
-    let said = match synced {
-        Ok(report) => say(context.output, &name, &report),
-        Err(error) => Err(error),
-    };
-    dialer.stop().await;
-    said
+    let space = wanted.id;
+    if peers.is_empty() {
+        return Err(CliError::NoPeer(space));
+    }
+    let net = context.dial(&args.dial);
+    let (request, role) = (Request::Sync { space, peers }, Role::Dial { net, space });
+    control::ask(context, &folder, request, role, INTERRUPTED).await
 }
 
-/// The peers to try, in order.
+/// Pulls from the first peer that can be reached.
+pub(super) async fn carry_out(
+    host: &Host,
+    space: SpaceId,
+    peers: &[EndpointAddr],
+    teller: &Teller,
+) -> Result<(), CliError> {
+    let name = name_of(host.folder(), space)?;
+    let report = from_first_reachable(teller, host.node(), space, peers).await?;
+    teller.answer(&report, || sentence(&name, &report)).await?;
+    host.go_live(space).await?;
+    match truncation(&report) {
+        None => Ok(()),
+        Some(reason) => Err(CliError::Truncated(reason)),
+    }
+}
+
+/// The peers to try, in order; none if none is known.
 ///
 /// # Errors
 ///
-/// [`CliError::NoPeer`] if none is known.
+/// The folder cannot be read.
 pub(super) fn peers_of(
     folder: &DataFolder,
     wanted: &Wanted,
 ) -> Result<Vec<EndpointAddr>, CliError> {
     let own = folder.node_key()?.public();
     let mut peers = match &wanted.ticket {
-        Some(ticket) => vec![ticket.peer.clone()],
+        Some(ticket) => ticket.peers.clone(),
         None => folder
             .spaces()?
             .get(wanted.id)
@@ -68,26 +77,23 @@ pub(super) fn peers_of(
             .unwrap_or_default(),
     };
     peers.retain(|peer| peer.id != own);
-    if peers.is_empty() {
-        return Err(CliError::NoPeer(wanted.id));
-    }
     Ok(peers)
 }
 
 async fn from_first_reachable(
-    output: Output,
+    teller: &Teller,
     node: &Headwater,
-    wanted: &Wanted,
+    space: SpaceId,
     peers: &[EndpointAddr],
 ) -> Result<SyncReport, CliError> {
     let give_up = Instant::now() + BUSY_PATIENCE;
     let mut wait = FIRST_BUSY_WAIT;
     loop {
-        let mut failed = CliError::NoPeer(wanted.id);
+        let mut failed = CliError::NoPeer(space);
         let mut busy = false;
         for peer in peers {
-            let handle = node.space(wanted.id).sync_with(peer.clone());
-            match follow(output, handle).await? {
+            let handle = node.space(space).sync_with(peer.clone());
+            match follow(teller, handle).await? {
                 Ok(report) => return Ok(report),
                 Err(source) => {
                     busy |= is_busy(&source);
@@ -116,24 +122,27 @@ fn is_busy(error: &SyncError) -> bool {
     )
 }
 
-/// Shows progress until the sync ends.
-pub(crate) async fn follow(
-    output: Output,
+/// Tells progress until the sync ends.
+async fn follow(
+    teller: &Teller,
     mut handle: SyncHandle,
 ) -> Result<Result<SyncReport, SyncError>, CliError> {
-    let bar = Bar::new(output, "sync");
     let mut said = None::<Instant>;
     while let Some(progress) = handle.next().await {
-        bar.set_sync(&progress);
-        let due = said.is_none_or(|said| said.elapsed() >= PROGRESS_EVERY);
-        if output.is_json() && due {
+        if said.is_none_or(|said| said.elapsed() >= PROGRESS_EVERY) {
             said = Some(Instant::now());
-            output.json_line(&json!({ "progress": progress_json(&progress) }))?;
+            let json = json!({ "progress": progress_json(&progress) });
+            let told = Progress {
+                what: "sync".into(),
+                events: progress.applied.events,
+                total_events: progress.planned.events.saturating_add(progress.rest.events),
+                payload_bytes: progress.applied.payload_bytes,
+                json: Some(json.to_string()),
+            };
+            teller.progress(told).await?;
         }
     }
-    let ended = handle.await;
-    bar.finish();
-    Ok(ended)
+    Ok(handle.await)
 }
 
 fn progress_json(progress: &SyncProgress) -> serde_json::Value {
@@ -146,14 +155,6 @@ fn progress_json(progress: &SyncProgress) -> serde_json::Value {
         "applied_events": progress.applied.events,
         "applied_payload_bytes": progress.applied.payload_bytes,
     })
-}
-
-fn say(output: Output, name: &str, report: &SyncReport) -> Result<(), CliError> {
-    output.answer(report, || sentence(name, report))?;
-    match truncation(report) {
-        None => Ok(()),
-        Some(reason) => Err(CliError::Truncated(reason)),
-    }
 }
 
 /// The report in words.

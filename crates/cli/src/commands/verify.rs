@@ -1,39 +1,54 @@
 //! `verify`: every stored run checked again, from bytes to heads tree.
 
-use headwater::{Headwater, SpaceId, StoreError, VerifyReport};
+use std::time::Duration;
+
+use headwater::{Headwater, SpaceId, StoreError, VerifyProgress, VerifyReport};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{Context, name_of, wanted_space};
 use crate::{
+    control::{Progress, Request, Teller},
     error::CliError,
-    node,
+    host::{self, Host},
     output::{bytes, count},
-    progress::Bar,
 };
+
+/// How often it says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(context: &Context, space: Option<&str>) -> Result<(), CliError> {
     let folder = context.folder()?;
-    let wanted = space.map(|text| wanted_space(&folder, text)).transpose()?;
-    let node = node::open_offline(&folder)?;
-    let held = node::space_ids(&node).map_err(|error| match error {
+    let space = space.map(|text| wanted_space(&folder, text)).transpose()?;
+    let space = space.map(|wanted| wanted.id);
+    context.ask(&folder, Request::Verify { space }).await
+}
+
+/// Checks one space or all.
+pub(super) async fn carry_out(
+    host: &Host,
+    space: Option<SpaceId>,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    let node = host.node();
+    let held = host::space_ids(node).map_err(|error| match error {
         StoreError::Damaged(damage) => CliError::SpacesDamaged(damage),
         error => error.into(),
     })?;
-    let spaces = match wanted {
-        Some(wanted) if held.contains(&wanted.id) => vec![wanted.id],
-        Some(wanted) => return Err(CliError::NotHeld(wanted.id)),
+    let spaces = match space {
+        Some(space) if held.contains(&space) => vec![space],
+        Some(space) => return Err(CliError::NotHeld(space)),
         None => held,
     };
     if spaces.is_empty() {
-        context.output.line("nothing is here yet")?;
+        teller.note("nothing is here yet").await?;
     }
     let mut damaged = 0;
     for id in spaces {
-        let report = check(context, &node, id).await?;
+        let report = check(node, id, teller).await?;
         damaged += u64::from(!report.is_sound());
-        say(context, id, &name_of(&folder, id)?, &report)?;
+        say(teller, id, &name_of(host.folder(), id)?, &report).await?;
     }
-    node.shutdown().await;
     match damaged {
         0 => Ok(()),
         damaged => Err(CliError::VerifyFailed(damaged)),
@@ -42,16 +57,31 @@ pub(super) async fn run(context: &Context, space: Option<&str>) -> Result<(), Cl
 
 /// Checks one space. Damage that ends the check is a fault of the space like any other, so that
 /// the spaces after it are checked, too.
-async fn check(context: &Context, node: &Headwater, id: SpaceId) -> Result<VerifyReport, CliError> {
-    let bar = Bar::new(context.output, "verify");
-    let checked = node
-        .space(id)
-        .verify({
-            let bar = bar.clone();
-            move |at| bar.set(at.events, at.total_events)
-        })
-        .await;
-    bar.finish();
+async fn check(node: &Headwater, id: SpaceId, teller: &Teller) -> Result<VerifyReport, CliError> {
+    let (newest, mut progress) = watch::channel(None::<VerifyProgress>);
+    let space = node.space(id);
+    let checking = space.verify(move |at| {
+        newest.send_replace(Some(at));
+    });
+    let telling = async {
+        while progress.changed().await.is_ok() {
+            let Some(at) = *progress.borrow_and_update() else {
+                continue;
+            };
+            let told = Progress {
+                what: "verify".into(),
+                events: at.events,
+                total_events: at.total_events,
+                payload_bytes: 0,
+                json: None,
+            };
+            teller.progress(told).await?;
+            tokio::time::sleep(PROGRESS_EVERY).await;
+        }
+        Ok::<(), CliError>(())
+    };
+    let (checked, told) = tokio::join!(checking, telling);
+    told?;
     match checked {
         Ok(report) => Ok(report),
         Err(StoreError::Damaged(damage)) => {
@@ -64,7 +94,12 @@ async fn check(context: &Context, node: &Headwater, id: SpaceId) -> Result<Verif
     }
 }
 
-fn say(context: &Context, id: SpaceId, name: &str, report: &VerifyReport) -> Result<(), CliError> {
+async fn say(
+    teller: &Teller,
+    id: SpaceId,
+    name: &str,
+    report: &VerifyReport,
+) -> Result<(), CliError> {
     let faults: Vec<_> = report.faults.iter().map(ToString::to_string).collect();
     let answer = json!({
         "space": id,
@@ -78,7 +113,7 @@ fn say(context: &Context, id: SpaceId, name: &str, report: &VerifyReport) -> Res
         "fault_count": report.fault_count,
         "faults": faults,
     });
-    context.output.answer(&answer, || {
+    let text = || {
         let held = format!(
             "{} by {} in {}, {} of payload",
             count(report.events, "event"),
@@ -93,9 +128,10 @@ fn say(context: &Context, id: SpaceId, name: &str, report: &VerifyReport) -> Res
             "{name}: DAMAGED, {} ({held})",
             count(report.fault_count, "fault")
         );
-        for fault in faults {
+        for fault in &faults {
             text += &format!("\n  {fault}");
         }
         text
-    })
+    };
+    teller.answer(&answer, text).await
 }

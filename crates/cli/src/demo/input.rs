@@ -140,8 +140,13 @@ fn parse_log(log: &[u8]) -> Result<Drafts, String> {
             .ok()
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
-        let draft = input::draft(text.to_vec(), None, None, seconds.saturating_mul(1000))
-            .map_err(|error| error.to_string())?;
+        let draft = input::draft(
+            text.to_vec(),
+            None::<&[u8]>,
+            None,
+            seconds.saturating_mul(1000),
+        )
+        .map_err(|error| error.to_string())?;
         drafts.entry(committer).or_default().push(draft);
     }
     Ok(drafts)
@@ -160,7 +165,7 @@ fn generate(events: u64, drafts: &mut Drafts) -> Result<(), CliError> {
             payload.extend(format!("{:016x}", word ^ (word >> 31)).bytes());
         }
         payload.truncate(GENERATED_PAYLOAD_BYTES);
-        let draft = input::draft(payload, None, None, start.saturating_add(number))?;
+        let draft = input::draft(payload, None::<&[u8]>, None, start.saturating_add(number))?;
         let author = format!("generated-{:02}", number % GENERATED_AUTHORS);
         drafts.entry(author).or_default().push(draft);
     }

@@ -21,12 +21,12 @@ use crate::{
     commands::{
         Context,
         append::{Drafts, import},
-        export::{self, HashWriter},
+        export,
         sync::{sentence, truncation},
     },
     error::CliError,
     folder::DataFolder,
-    node::{NetOptions, Server},
+    host::{Host, NetOptions, Role, Served},
     output::{Output, bytes, count},
     progress::Bar,
 };
@@ -60,11 +60,18 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Result<(), CliErro
     let net = NetOptions {
         no_relay: true,
         bind: Some(([127, 0, 0, 1], 0).into()),
+        dial_timeout: None,
+    };
+    let served = Served::all();
+    let role = Role::Serve {
+        net,
+        served,
+        gossip: false,
     };
     let (folder_a, _) = DataFolder::init(place.join("a"))?;
     let (folder_b, _) = DataFolder::init(place.join("b"))?;
-    let a = Server::start_open(&folder_a, net).await?;
-    let b = Server::start_open(&folder_b, net).await?;
+    let a = Host::open(&folder_a, &role).await?;
+    let b = Host::open(&folder_b, &role).await?;
 
     let shown = show(&teller, &folder_a, &a, &b, input).await;
     a.stop().await;
@@ -89,16 +96,16 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Result<(), CliErro
 async fn show(
     teller: &Teller,
     folder_a: &DataFolder,
-    a: &Server,
-    b: &Server,
+    a: &Host,
+    b: &Host,
     input: DemoInput,
 ) -> Result<(), CliError> {
-    let space = store_at_a(teller, folder_a, &a.node, input.drafts).await?;
-    let peer = a.addr().await;
-    pull(teller, &b.node, space, &peer).await?;
-    pull_again(teller, &b.node, space, &peer).await?;
-    live::show(teller, folder_a, &a.node, &b.node, space, &peer).await?;
-    prove(teller, &a.node, &b.node, space).await
+    let space = store_at_a(teller, folder_a, a.node(), input.drafts).await?;
+    let peer = a.addr().await.ok_or(CliError::NoPeer(space))?;
+    pull(teller, b.node(), space, &peer).await?;
+    pull_again(teller, b.node(), space, &peer).await?;
+    live::show(teller, folder_a, a.node(), b.node(), space, &peer).await?;
+    prove(teller, a.node(), b.node(), space).await
 }
 
 async fn store_at_a(
@@ -188,8 +195,15 @@ async fn prove(
 ) -> Result<(), CliError> {
     let mut hashes = Vec::new();
     for (name, node) in [("A", a), ("B", b)] {
-        let mut hash = HashWriter::default();
-        let events = export::write(node, space, &mut hash).await?;
+        let (mut hasher, mut events, mut size) = (blake3::Hasher::new(), 0, 0);
+        let mut chunks = std::pin::pin!(export::chunks(node, space).await?);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            hasher.update(&chunk.bytes);
+            events += chunk.lines;
+            size += chunk.bytes.len() as u64;
+        }
+        let hash = hasher.finalize();
         let verified = node.space(space).verify(|_| ()).await?;
         if !verified.is_sound() {
             return Err(CliError::VerifyFailed(1));
@@ -197,16 +211,16 @@ async fn prove(
         let text = format!(
             "{name} exports {} in {}, BLAKE3 {}…; verify: {} sound",
             count(events, "line"),
-            bytes(hash.bytes),
-            &hash.hash().to_hex()[..16],
+            bytes(size),
+            &hash.to_hex()[..16],
             count(verified.runs, "run"),
         );
         let fact = json!({
-            "node": name, "lines": events, "bytes": hash.bytes,
-            "blake3": hash.hash().to_hex().as_str(), "sound": true,
+            "node": name, "lines": events, "bytes": size,
+            "blake3": hash.to_hex().as_str(), "sound": true,
         });
         teller.say("proof", &fact, &text)?;
-        hashes.push(hash.hash());
+        hashes.push(hash);
     }
     if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
         let text = "both exports are the same, byte for byte";
@@ -237,7 +251,7 @@ impl Teller {
 fn note(text: String, timestamp_ms: u64) -> Result<EventDraft, CliError> {
     Ok(crate::input::draft(
         text.into_bytes(),
-        None,
+        None::<&[u8]>,
         None,
         timestamp_ms,
     )?)

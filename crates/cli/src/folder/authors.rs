@@ -54,7 +54,7 @@ impl AuthorKeys {
         if let Some(secret) = self.secrets.get(label) {
             return Ok(secret.clone());
         }
-        let secret = AuthorSecret::from_bytes(Self::random_bytes()?);
+        let secret = AuthorSecret::from_bytes(super::random_bytes()?);
         self.secrets.insert(label.to_owned(), secret.clone());
         self.changed = true;
         Ok(secret)
@@ -83,13 +83,6 @@ impl AuthorKeys {
         self.secrets
             .iter()
             .map(|(label, secret)| (label.as_str(), secret.id()))
-    }
-
-    /// Bytes for a new secret key.
-    pub(super) fn random_bytes() -> Result<[u8; 32], CliError> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(CliError::Random)?;
-        Ok(bytes)
     }
 }
 

@@ -4,7 +4,9 @@
 //! DIR/node.key       the endpoint's secret key, hex            0600
 //! DIR/authors.json   label → author's secret key               0600
 //! DIR/spaces.json    names, and the peers tickets told us of   0600
+//! DIR/boot           how often a node was started here         0600
 //! DIR/store.redb     the logs; one process at a time           0600
+//! DIR/control.sock   reaches the process that has them open    0600
 //! DIR/lock           held while one of the files above changes 0600
 //! ```
 //!
@@ -16,7 +18,7 @@ mod file;
 mod spaces;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,14 +28,26 @@ use iroh::SecretKey;
 
 pub(crate) use self::{
     authors::AuthorKeys,
-    spaces::{KnownSpace, KnownSpaces, Wanted},
+    spaces::{KnownSpace, KnownSpaces, OwnerLog, Wanted},
 };
 use self::{authors::FILE as AUTHORS, spaces::FILE as SPACES};
 use crate::error::CliError;
 
 const NODE_KEY: &str = "node.key";
+const BOOT: &str = "boot";
 const STORE: &str = "store.redb";
 const LOCK: &str = "lock";
+
+/// Bytes for a new secret.
+///
+/// # Errors
+///
+/// The system has none.
+pub(crate) fn random_bytes() -> Result<[u8; 32], CliError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(CliError::Random)?;
+    Ok(bytes)
+}
 
 /// A data folder that exists.
 #[derive(Debug, Clone)]
@@ -66,6 +80,8 @@ impl DataFolder {
     /// [`CliError::NoFolder`] if there is none.
     pub(crate) fn open(path: PathBuf) -> Result<Self, CliError> {
         if path.join(NODE_KEY).is_file() {
+            // A node that runs on it may stand elsewhere.
+            let path = std::path::absolute(&path).unwrap_or(path);
             Ok(Self { path })
         } else {
             Err(CliError::NoFolder(path))
@@ -87,7 +103,7 @@ impl DataFolder {
         if fresh {
             // The key comes last: a folder that has one is whole.
             folder.make_store()?;
-            let secret = AuthorKeys::random_bytes()?;
+            let secret = random_bytes()?;
             let hex = data_encoding::HEXLOWER.encode(&secret);
             file::replace(&key, format!("{hex}\n").as_bytes())?;
         }
@@ -102,7 +118,7 @@ impl DataFolder {
     /// A file is not ours to change; those before it are done.
     pub(crate) fn make_files_private(&self) -> Result<Vec<&'static str>, CliError> {
         let mut open = Vec::new();
-        for name in [NODE_KEY, AUTHORS, SPACES, STORE, LOCK] {
+        for name in [NODE_KEY, AUTHORS, SPACES, BOOT, STORE, LOCK] {
             let path = self.path.join(name);
             if file::is_open_to_others(&path)? {
                 file::make_private(&path)?;
@@ -147,6 +163,29 @@ impl DataFolder {
                 path,
                 reason: "32 bytes in hex are expected".into(),
             })
+    }
+
+    /// Counts a start of the node. A start's number is above those of all starts before: peers take
+    /// announcements of a lower one for old ones. It is never below the clock's seconds, so that a
+    /// lost file does not silence the node.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or written, or is damaged; it is left as it is.
+    pub(crate) fn next_boot(&self) -> Result<u64, CliError> {
+        let _lock = self.lock()?;
+        let path = self.path.join(BOOT);
+        let last: u64 = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| CliError::Damaged {
+                path: path.clone(),
+                reason: "a number is expected".into(),
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(source) => return Err(CliError::File { path, source }),
+        };
+        let boot = last.saturating_add(1).max(headwater::now_ms() / 1000);
+        file::replace(&path, format!("{boot}\n").as_bytes())?;
+        Ok(boot)
     }
 
     /// Opens the store that `init` made.
@@ -302,6 +341,21 @@ mod tests {
         assert_eq!(folder.make_files_private().unwrap(), [STORE, LOCK]);
         assert_eq!(folder.make_files_private().unwrap(), [""; 0]);
         folder.store().unwrap();
+    }
+
+    #[test]
+    fn a_start_has_a_higher_number_than_those_before_even_if_the_file_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        let first = folder.next_boot().unwrap();
+        let second = folder.next_boot().unwrap();
+        assert!(second > first);
+        fs::write(dir.path().join(BOOT), (u64::MAX / 2).to_string()).unwrap();
+        assert_eq!(folder.next_boot().unwrap(), u64::MAX / 2 + 1);
+        fs::remove_file(dir.path().join(BOOT)).unwrap();
+        assert!(folder.next_boot().unwrap() >= first);
+        fs::write(dir.path().join(BOOT), "many").unwrap();
+        assert!(matches!(folder.next_boot(), Err(CliError::Damaged { .. })));
     }
 
     #[test]

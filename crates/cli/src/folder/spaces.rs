@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use headwater::SpaceId;
+use headwater_gossip::TopicSecret;
 use iroh::EndpointAddr;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,8 @@ use crate::{error::CliError, ticket::SpaceTicket};
 pub(super) const FILE: &str = "spaces.json";
 const VERSION: u32 = 1;
 const MAX_NAME_CHARS: usize = 128;
+/// The most peers that are remembered as met: gossip keeps about five neighbours.
+const MAX_MET: usize = 16;
 /// The digits of an id that name a space nobody has named.
 const DEFAULT_NAME_DIGITS: usize = 10;
 
@@ -23,6 +26,56 @@ pub(crate) struct KnownSpace {
     /// The last told first.
     #[serde(default)]
     pub(crate) peers: Vec<EndpointAddr>,
+    /// Those met on the gossip topic, the last met first: ways back in when the others are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) met: Vec<EndpointAddr>,
+    /// The gossip topic's secret as a ticket told it; the one in the owner's log goes before it.
+    #[serde(default, with = "hex_secret", skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_secret: Option<TopicSecret>,
+    /// What the owner's log said of it when it was last looked through.
+    #[serde(default)]
+    pub(crate) owner_log: OwnerLog,
+}
+
+/// What is remembered of an owner's log, so that only what is new in it is read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwnerLog {
+    /// The last event looked at.
+    pub(crate) through: u64,
+    /// The latest topic secret up to there.
+    #[serde(default, with = "hex_secret", skip_serializing_if = "Option::is_none")]
+    pub(crate) topic_secret: Option<TopicSecret>,
+}
+
+/// A secret as 64 hex digits.
+mod hex_secret {
+    use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+    use headwater_gossip::TopicSecret;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Option<TopicSecret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match secret {
+            Some(secret) => serializer.serialize_some(&HEXLOWER.encode(&secret.to_bytes())),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<TopicSecret>, D::Error> {
+        let Some(hex) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(|bytes| Some(TopicSecret::from_bytes(bytes)))
+            .ok_or_else(|| D::Error::custom("a topic secret is 32 bytes in hex"))
+    }
 }
 
 /// All of them, in the order they came.
@@ -58,6 +111,26 @@ impl KnownSpaces {
     /// The space with this id.
     pub(crate) fn get(&self, id: SpaceId) -> Option<&KnownSpace> {
         self.spaces.iter().find(|space| space.id == id)
+    }
+
+    /// Remembers a peer met on a space's topic, if the space is known.
+    pub(crate) fn meet(&mut self, id: SpaceId, peer: &EndpointAddr) {
+        if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id)
+            && !space.met.contains(peer)
+        {
+            space.met.retain(|met| met.id != peer.id);
+            space.met.insert(0, peer.clone());
+            space.met.truncate(MAX_MET);
+        }
+    }
+
+    /// Remembers what an owner's log says, if the space is known.
+    pub(crate) fn saw_owner_log(&mut self, id: SpaceId, seen: &OwnerLog) {
+        if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id)
+            && seen.through > space.owner_log.through
+        {
+            space.owner_log = seen.clone();
+        }
     }
 
     /// What a user meant by a ticket, an id, a name, or the first digits of an id.
@@ -124,6 +197,9 @@ impl KnownSpaces {
             id,
             name: name.into(),
             peers: Vec::new(),
+            met: Vec::new(),
+            topic_secret: None,
+            owner_log: OwnerLog::default(),
         });
         let index = self.spaces.len() - 1;
         Ok(&self.spaces[index])
@@ -157,8 +233,13 @@ impl KnownSpaces {
             self.spaces.len() - 1
         };
         let space = &mut self.spaces[index];
-        space.peers.retain(|peer| peer.id != ticket.peer.id);
-        space.peers.insert(0, ticket.peer.clone());
+        space
+            .peers
+            .retain(|peer| ticket.peers.iter().all(|told| told.id != peer.id));
+        space.peers.splice(0..0, ticket.peers.iter().cloned());
+        if ticket.topic_secret.is_some() {
+            space.topic_secret.clone_from(&ticket.topic_secret);
+        }
         Ok(&self.spaces[index])
     }
 }
@@ -190,7 +271,10 @@ mod tests {
     fn ticket(space: u8, peer: u8) -> SpaceTicket {
         SpaceTicket {
             space: SpaceId::from_bytes([space; 32]),
-            peer: EndpointAddr::new(iroh::SecretKey::from_bytes(&[peer; 32]).public()),
+            topic_secret: None,
+            peers: vec![EndpointAddr::new(
+                iroh::SecretKey::from_bytes(&[peer; 32]).public(),
+            )],
         }
     }
 
@@ -255,15 +339,54 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_secret_survives_the_file_and_a_ticket_without_one() {
+        let mut spaces = KnownSpaces::default();
+        let secret = Some(TopicSecret::from_bytes([0xcd; 32]));
+        let mut told = ticket(1, 1);
+        told.topic_secret.clone_from(&secret);
+        spaces.join(&told, None).unwrap();
+        spaces.join(&ticket(1, 2), None).unwrap();
+        spaces.join(&ticket(2, 2), None).unwrap();
+        let text = serde_json::to_string(&spaces).unwrap();
+        assert!(text.contains(&"cd".repeat(32)));
+        let again: KnownSpaces = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, spaces);
+        assert_eq!(again.spaces[0].topic_secret, secret);
+        assert_eq!(again.spaces[1].topic_secret, None);
+        assert!(!format!("{again:?}").contains("205"));
+    }
+
+    #[test]
+    fn peers_that_were_met_are_remembered_the_last_first_and_not_without_end() {
+        let peer =
+            |number: u8| EndpointAddr::new(iroh::SecretKey::from_bytes(&[number; 32]).public());
+        let mut spaces = KnownSpaces::default();
+        let id = SpaceId::from_bytes([1; 32]);
+        spaces.meet(id, &peer(1));
+        spaces.add(id, "n").unwrap();
+        for number in 1..=20 {
+            spaces.meet(id, &peer(number));
+        }
+        let moved = peer(20).with_ip_addr("127.0.0.1:1".parse().unwrap());
+        spaces.meet(id, &moved);
+        let met = &spaces.get(id).unwrap().met;
+        assert_eq!(met.len(), MAX_MET);
+        assert_eq!(met[..2], [moved, peer(19)]);
+    }
+
+    #[test]
     fn joining_again_keeps_the_name_and_puts_the_newest_address_first() {
         let mut spaces = KnownSpaces::default();
         spaces.join(&ticket(1, 1), Some("n")).unwrap();
         spaces.join(&ticket(1, 2), None).unwrap();
         let mut moved = ticket(1, 1);
-        moved.peer = moved.peer.with_ip_addr("127.0.0.1:1".parse().unwrap());
+        let peer = moved.peers.remove(0);
+        moved
+            .peers
+            .push(peer.with_ip_addr("127.0.0.1:1".parse().unwrap()));
         let space = spaces.join(&moved, None).unwrap();
         assert_eq!(space.name, "n");
-        assert_eq!(space.peers, [moved.peer, ticket(1, 2).peer]);
+        assert_eq!(space.peers, [moved.peers, ticket(1, 2).peers].concat());
         assert_eq!(spaces.join(&ticket(2, 1), None).unwrap().name, "0202020202");
     }
 }

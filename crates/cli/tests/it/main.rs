@@ -1,0 +1,7 @@
+//! The command, run as people and scripts run it.
+
+mod command_line;
+mod harness;
+mod live;
+#[cfg(unix)]
+mod running_node;
