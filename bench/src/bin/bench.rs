@@ -11,7 +11,7 @@ use headwater_bench::{
     peers::{self, Peer},
     row::Row,
     table,
-    works::{Kept, append, big, cold, live, memory, open, pullers, resync},
+    works::{Kept, append, big, cold, gossip, live, memory, open, pullers, resync},
 };
 
 /// Measures Headwater.
@@ -228,6 +228,9 @@ async fn all(sink: &Sink, only: &[String], small: bool) -> Result<(), Error> {
         for kept in [Kept::Memory, Kept::Disk] {
             sink.take(live::measure(1_000 / scale as usize, reps(5), kept).await?)?;
         }
+    }
+    if wanted(gossip::FAMILY) {
+        sink.take(gossip::measure(200 / scale as usize, reps(5)).await?)?;
     }
     if wanted(pullers::FAMILY) {
         let shape = shape(100_000, 100, 200);

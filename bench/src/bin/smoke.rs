@@ -186,6 +186,9 @@ fn file_bytes(figures: &mut Figures) -> Result<(), Error> {
     Ok(())
 }
 
+/// About what a packet carries of a stream.
+const PIECE_BYTES: usize = 1200;
+
 /// Allocations from the bytes of a frame to the event in a memory store: decoding, verifying and
 /// appending, batch by batch, without the network.
 fn allocations(figures: &mut Figures) -> Result<(), Error> {
@@ -201,9 +204,9 @@ fn allocations(figures: &mut Figures) -> Result<(), Error> {
         let mut events = 0;
 
         let profiler = dhat::Profiler::builder().testing().build();
-        for frame in &frames {
-            let mut frame = frame.as_slice();
-            while let Some(body) = decoder.read(&mut frame)? {
+        // In pieces of a packet, as a stream delivers them.
+        for mut piece in frames.iter().flat_map(|frame| frame.chunks(PIECE_BYTES)) {
+            while let Some(body) = decoder.read(&mut piece)? {
                 let Some(Message::SyncBatchV2(batch)) = Message::decode_body(body)? else {
                     return Err("not a batch".into());
                 };

@@ -22,6 +22,20 @@ use crate::{blocking::blocking, node::Inner, writer::StoreReply};
 /// hashes take about 80 µs, which is what handing them to another thread can cost.
 const VERIFY_IN_PLACE_EVENTS: usize = 64;
 
+/// Bytes of such a run, at most: hashing so many takes about 15 µs.
+const VERIFY_IN_PLACE_BYTES: usize = 16 * 1024;
+
+/// Whether a batch is verified where it arrives.
+fn is_small(runs: &[Run]) -> bool {
+    match runs {
+        [run] => {
+            run.event_count() <= VERIFY_IN_PLACE_EVENTS
+                && run.as_bytes().len() <= VERIFY_IN_PLACE_BYTES
+        }
+        _ => false,
+    }
+}
+
 pub(crate) type Verified = Result<Vec<VerifiedRun>, RunError>;
 
 /// A batch being verified, or verified already.
@@ -92,29 +106,26 @@ impl Applier {
     pub(crate) fn push(&mut self, runs: Vec<Run>) {
         let is_alone = self.unanswered == 0;
         self.unanswered += 1;
-        let verifying = match &runs[..] {
-            [run] if run.event_count() <= VERIFY_IN_PLACE_EVENTS => {
-                let verified = verify_all(runs, &self.space);
-                match self.store_at_once(verified, is_alone) {
-                    Ok(storing) => {
-                        self.oldest = Some(storing);
-                        return;
-                    }
-                    Err(verified) => Verifying::Done(verified),
+        let verifying = if is_small(&runs) {
+            let verified = verify_all(runs, &self.space);
+            match self.store_at_once(verified, is_alone) {
+                Ok(storing) => {
+                    self.oldest = Some(storing);
+                    return;
                 }
+                Err(verified) => Verifying::Done(verified),
             }
-            _ => {
-                let verified = verify(Arc::clone(&self.inner), self.space, runs);
-                let verified = n0_future::task::spawn(verified);
-                Verifying::Elsewhere(AbortOnDropHandle::new(verified))
-            }
+        } else {
+            let verified = verify(Arc::clone(&self.inner), self.space, runs);
+            let verified = n0_future::task::spawn(verified);
+            Verifying::Elsewhere(AbortOnDropHandle::new(verified))
         };
         // A task that has ended answers through `next`.
         self.verifying.send(verifying).ok();
     }
 
     /// Hands a single run to the writer without a detour, if no other batch is on its way and the
-    /// queue has room; gives it back otherwise.
+    /// queue has room. Whatever else it is given, it gives back: more runs, or an error.
     fn store_at_once(&self, verified: Verified, is_alone: bool) -> Result<Storing, Verified> {
         let [run] = match verified {
             Ok(runs) if is_alone => <[_; 1]>::try_from(runs).map_err(Ok)?,
@@ -157,8 +168,12 @@ fn verify_all(runs: Vec<Run>, space: &SpaceId) -> Verified {
     runs.into_iter().map(|run| run.verify(space)).collect()
 }
 
-/// Verifies runs on a blocking thread, no more of them at a time than there are cores.
+/// Verifies runs on a blocking thread, no more of them at a time than there are cores; a run that
+/// costs less than that, in place.
 pub(crate) async fn verify(inner: Arc<Inner>, space: SpaceId, runs: Vec<Run>) -> Verified {
+    if is_small(&runs) {
+        return verify_all(runs, &space);
+    }
     // Never closed; more threads than cores would only take turns.
     let _core = inner.verifying.acquire().await.ok();
     blocking(move || verify_all(runs, &space)).await

@@ -10,12 +10,15 @@ use n0_future::task::AbortOnDropHandle;
 /// neither will anything else.
 pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(call).await {
-        Ok(answer) => answer,
-        Err(error) => match error.try_into_panic() {
-            Ok(payload) => panic::resume_unwind(payload),
-            Err(_cancelled) => future::pending().await,
-        },
+        Ok(answer) => return answer,
+        Err(error) => {
+            if let Ok(payload) = error.try_into_panic() {
+                panic::resume_unwind(payload);
+            }
+        }
     }
+    // Cancelled.
+    future::pending().await
 }
 
 /// Questions asked of the store, answered in their order.

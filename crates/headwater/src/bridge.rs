@@ -49,12 +49,14 @@ pub struct LogGrowth {
     pub above: u64,
     /// The last event now.
     pub through: u64,
+    /// Whether all of these events came from peers, by a sync or by [`Space::apply`].
+    pub from_peers: bool,
     /// The run of exactly these events, if it is small and came alone; otherwise read it.
     pub run: Option<VerifiedRun>,
 }
 
 /// Runs that came from a peer were not applied. Nothing of the call is stored, unless the error
-/// says that the node is shutting down: then some of it may be.
+/// says that the node is shutting down: then all of it may be.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyRunsError {
@@ -96,6 +98,7 @@ impl From<Grown> for LogGrowth {
             author: grown.want.author,
             above: grown.want.above,
             through: grown.want.through,
+            from_peers: grown.from_peers,
             run: grown.run,
         }
     }
@@ -263,7 +266,9 @@ mod tests {
         let run = foreign_run(space.id(), &other).into_run();
         let outcomes = space.apply(vec![run.clone()], sender()).await.unwrap();
         assert_eq!(outcomes[0].as_ref().unwrap().events, 1);
-        assert_eq!(growth.next().await[0].author, other.id());
+        assert!(!grown[0].from_peers);
+        let grown = growth.next().await;
+        assert_eq!((grown[0].author, grown[0].from_peers), (other.id(), true));
         let again = space.apply(vec![run], sender()).await.unwrap();
         assert!(matches!(again[0], Err(AppendError::Stale { .. })));
     }

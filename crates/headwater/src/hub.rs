@@ -25,13 +25,21 @@ use headwater_wire::{AuthorId, SpaceId, VerifiedRun};
 use iroh::EndpointId;
 use tokio::sync::Notify;
 
-/// Longest run that lies beside its range, in bytes. A reader that keeps up gets a message or a
-/// reading without a look into the store; for longer runs the look hardly counts.
+/// Largest run that lies beside its range, in bytes of memory. A reader that keeps up gets a
+/// message or a reading without a look into the store; for larger runs the look hardly counts.
 const FRESH_RUN_BYTES: usize = 4 * 1024;
 
-/// Bytes of such runs one watcher holds at most: enough for a burst, and for a slow reader no more
-/// than a page of a book.
+/// Bytes of memory of such runs that one watcher holds at most: some 150 events of 200 bytes, a
+/// burst, and little enough for a reader that is slow or has gone to sleep.
 const FRESH_BYTES: usize = 64 * 1024;
+
+/// What an event of a run takes beside its wire bytes: its id, and the facts of its header.
+const EVENT_BYTES: usize = 80;
+
+/// What a run takes in memory when it is detached from the frame it came in.
+fn memory_of(run: &VerifiedRun) -> usize {
+    run.run().as_bytes().len() + EVENT_BYTES * run.run().event_count()
+}
 
 /// The watchers of every space.
 #[derive(Debug, Default)]
@@ -58,6 +66,8 @@ struct Pending {
 struct Range {
     above: u64,
     through: u64,
+    /// Whether all of it came from peers.
+    from_peers: bool,
     /// The run of exactly these events.
     run: Option<VerifiedRun>,
 }
@@ -78,6 +88,8 @@ pub(crate) struct News<'a> {
 pub(crate) struct Grown {
     /// The events, to be read from the store.
     pub(crate) want: TailWant,
+    /// Whether all of them came from peers.
+    pub(crate) from_peers: bool,
     /// The run of exactly these events, where it is at hand.
     pub(crate) run: Option<VerifiedRun>,
 }
@@ -118,11 +130,14 @@ impl Hub {
         let Some(of_space) = watches.get_mut(&space) else {
             return;
         };
+        // Once for all watchers, and out of the frame that brought it.
+        let news: Vec<(News<'_>, Option<VerifiedRun>)> =
+            news.iter().map(|news| (*news, news.fresh_run())).collect();
         of_space.retain(|watch| {
             let Some(watch) = watch.upgrade() else {
                 return false;
             };
-            watch.widen(news);
+            watch.widen(&news);
             true
         });
         if of_space.is_empty() {
@@ -132,12 +147,12 @@ impl Hub {
 }
 
 impl Watch {
-    fn widen(&self, news: &[News<'_>]) {
+    fn widen(&self, news: &[(News<'_>, Option<VerifiedRun>)]) {
         let mut pending = lock(&self.pending);
-        for news in news {
+        for (news, fresh) in news {
             let is_its_own = news.origin.is_some() && news.origin == self.reader;
             if !is_its_own && news.appended.events > 0 {
-                pending.widen(news);
+                pending.widen(news, fresh.as_ref());
             }
         }
         drop(pending);
@@ -145,24 +160,34 @@ impl Watch {
     }
 }
 
+impl News<'_> {
+    /// The events that were stored, by seq: above the first, through the second.
+    fn range(&self) -> (u64, u64) {
+        let through = self.appended.head.seq;
+        (through.saturating_sub(self.appended.events), through)
+    }
+
+    /// The run in memory of its own, if it was new as a whole and is small.
+    fn fresh_run(&self) -> Option<VerifiedRun> {
+        let (above, through) = self.range();
+        let is_whole = self.run.first_seq() == above + 1 && self.run.last_seq() == through;
+        (is_whole && memory_of(self.run) <= FRESH_RUN_BYTES).then(|| self.run.detached())
+    }
+}
+
 impl Pending {
-    fn widen(&mut self, news: &News<'_>) {
-        let through = news.appended.head.seq;
-        let above = through.saturating_sub(news.appended.events);
+    fn widen(&mut self, news: &News<'_>, fresh: Option<&VerifiedRun>) {
+        let (above, through) = news.range();
+        let from_peers = news.origin.is_some();
         match self.ranges.entry(news.appended.author) {
             Entry::Vacant(place) => {
-                let len = news.run.run().as_bytes().len();
-                let is_whole = news.run.first_seq() == above + 1 && news.run.last_seq() == through;
-                let keep = is_whole
-                    && len <= FRESH_RUN_BYTES
-                    && self.fresh_bytes.saturating_add(len) <= FRESH_BYTES;
-                if keep {
-                    self.fresh_bytes += len;
-                }
-                let run = keep.then(|| news.run.clone());
+                let room = FRESH_BYTES.saturating_sub(self.fresh_bytes);
+                let run = fresh.filter(|run| memory_of(run) <= room).cloned();
+                self.fresh_bytes += run.as_ref().map_or(0, memory_of);
                 place.insert(Range {
                     above,
                     through,
+                    from_peers,
                     run,
                 });
             }
@@ -170,6 +195,7 @@ impl Pending {
                 let range = entry.get_mut();
                 range.above = range.above.min(above);
                 range.through = range.through.max(through);
+                range.from_peers &= from_peers;
                 let run = range.run.take();
                 self.forget(run.as_ref());
             }
@@ -178,7 +204,7 @@ impl Pending {
 
     /// Gives back the room of a run that no longer lies here.
     fn forget(&mut self, run: Option<&VerifiedRun>) {
-        let len = run.map_or(0, |run| run.run().as_bytes().len());
+        let len = run.map_or(0, memory_of);
         self.fresh_bytes = self.fresh_bytes.saturating_sub(len);
     }
 }
@@ -209,6 +235,7 @@ impl Watcher {
                     above: range.above,
                     through: range.through,
                 },
+                from_peers: range.from_peers,
                 run: range.run,
             });
         }
@@ -450,6 +477,41 @@ mod tests {
         assert_eq!(grown[0].run.as_ref(), Some(&commit[0].run));
         assert_eq!((&grown[1].run, &grown[2].run), (&None, &None));
         assert_eq!(lock(&watcher.watch.pending).fresh_bytes, 0);
+    }
+
+    #[test]
+    fn a_range_is_from_peers_as_long_as_nothing_in_it_was_made_here() {
+        let hub = Hub::default();
+        let watcher = hub.watch(SPACE);
+        publish(
+            &hub,
+            SPACE,
+            &[stored(Some(peer(1)), 1, 1, 1), stored(None, 2, 1, 1)],
+        );
+        let from_peers = |grown: Vec<Grown>| grown.iter().map(|g| g.from_peers).collect::<Vec<_>>();
+        assert_eq!(from_peers(watcher.take(10)), [true, false]);
+        publish(
+            &hub,
+            SPACE,
+            &[stored(Some(peer(1)), 1, 1, 2), stored(None, 1, 1, 3)],
+        );
+        assert_eq!(from_peers(watcher.take(10)), [false]);
+    }
+
+    #[test]
+    fn a_run_beside_its_range_does_not_keep_the_frame_it_came_in() {
+        let hub = Hub::default();
+        let watcher = hub.watch(SPACE);
+        let mut sent = stored(Some(peer(1)), 1, 1, 1);
+        let mut frame = vec![0; 1 << 20];
+        let at = frame.len();
+        frame.extend_from_slice(sent.run.run().as_bytes());
+        let frame = bytes::Bytes::from(frame);
+        let run = headwater_wire::Run::decode(frame.slice(at..)).unwrap();
+        sent.run = run.verify(&SPACE).unwrap();
+        publish(&hub, SPACE, &[sent]);
+        assert!(frame.is_unique());
+        assert!(watcher.take(1)[0].run.is_some());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::{
 use headwater_proto::{HeadRecord, StoredRun, TailWant};
 use headwater_store::{Damage, LogStore, StoreError};
 use headwater_wire::{AuthorId, Event, Run, SpaceId};
-use n0_future::{Stream, boxed::BoxFuture};
+use n0_future::Stream;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -60,13 +60,14 @@ pub enum SubscriptionItem {
 ///
 /// Every event from the chosen start on is yielded exactly once, in the order of its log; logs
 /// interleave. However slow the reader, nothing is lost and nothing piles up. It never ends by
-/// itself; after an error it does.
+/// itself; after an error it does. What it reads, it reads as it is polled, within a tokio runtime.
 #[derive(Debug)]
 pub struct Subscription {
     items: Batches<SubscriptionItem>,
 }
 
-/// Events read from the store, in order. Ends after the last one or an error.
+/// Events read from the store, in order. Ends after the last one or an error. Nothing is read before
+/// it is polled, within a tokio runtime.
 #[derive(Debug)]
 pub struct EventStream {
     events: Batches<Event>,
@@ -359,7 +360,7 @@ fn events_of(
     Ok(events)
 }
 
-trait FromEvent: Send + 'static {
+trait FromEvent: Send + Sync + 'static {
     fn from_event(event: Event) -> Self;
 }
 
@@ -383,8 +384,10 @@ impl FromEvent for SubscriptionItem {
 struct Batches<T> {
     current: std::vec::IntoIter<T>,
     batches: mpsc::Receiver<Result<Vec<T>, StoreError>>,
-    walk: Option<BoxFuture<()>>,
+    walk: Option<BoxedWalk>,
 }
+
+type BoxedWalk = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl<T> fmt::Debug for Batches<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -402,7 +405,7 @@ impl<T: FromEvent> Batches<T> {
         walk: impl FnOnce(Walk<T>) -> F + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<(), Stop>> + Send + 'static,
+        F: Future<Output = Result<(), Stop>> + Send + Sync + 'static,
     {
         let (sender, batches) = mpsc::channel(1);
         let errors = sender.clone();
@@ -444,10 +447,11 @@ impl<T> Batches<T> {
     }
 
     fn poll_walk(&mut self, cx: &mut Context<'_>) {
-        if let Some(walk) = &mut self.walk
-            && walk.as_mut().poll(cx).is_ready()
+        // Taken out, so that a walk that panics is not polled again.
+        if let Some(mut walk) = self.walk.take()
+            && walk.as_mut().poll(cx).is_pending()
         {
-            self.walk = None;
+            self.walk = Some(walk);
         }
     }
 }
@@ -481,6 +485,7 @@ mod tests {
                 above,
                 through,
             },
+            from_peers: false,
             run: None,
         }
     }

@@ -204,7 +204,7 @@ impl Space {
     }
 
     /// The events of one log with a seq in `range`, ascending, up to the head at the time of the
-    /// call. Holds [`Limits::read_ahead_bytes`](crate::Limits::read_ahead_bytes) at a time.
+    /// first poll. Holds [`Limits::read_ahead_bytes`](crate::Limits::read_ahead_bytes) at a time.
     #[must_use]
     pub fn events(&self, author: AuthorId, range: impl RangeBounds<u64>) -> EventStream {
         EventStream::of_log(self.node.inner(), self.id, author, &range)

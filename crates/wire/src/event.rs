@@ -63,6 +63,11 @@ impl ChannelId {
         Ok(Self(Bytes::copy_from_slice(name)))
     }
 
+    /// The same name in memory of its own.
+    pub(crate) fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -256,7 +261,13 @@ pub struct Event {
 impl Event {
     /// The topic secret it sets, if it is such an event. Ask events of the owner's log only.
     pub fn topic_secret(&self) -> Option<[u8; TOPIC_SECRET_BYTES]> {
-        if self.header.kind != kind::TOPIC_SECRET {
+        let Header {
+            kind,
+            channel,
+            deps,
+            ..
+        } = &self.header;
+        if *kind != kind::TOPIC_SECRET || channel.is_some() || !deps.is_empty() {
             return None;
         }
         self.payload.as_ref()?.as_ref().try_into().ok()

@@ -1,7 +1,7 @@
 //! What is large in one dimension: a million authors, and a store of ten million events.
 //!
 //! ```text
-//! authors   server here ──▶ puller, a process of its own: cold, nothing new, ten authors more
+//! authors   server here ──▶ puller, a process of its own: cold, nothing new, ten authors changed
 //! store     fill 99 % ──▶ copy ──▶ fill the rest
 //!           open, closed in order or killed ──▶ serve the 1 % to the copy
 //! ```
@@ -109,7 +109,7 @@ pub async fn authors(shape: Shape, reps: usize, kept: Kept) -> Result<Vec<Row>, 
             .figure(WIRE_BYTES, 1, [cold.wire_bytes as f64 / events])
             .figure(PEAK, 1, [cold.peak_kib as f64 / 1024.0]),
         row("nothing new".into(), &nothing),
-        row(format!("{CHANGED} authors more"), &changed),
+        row(format!("{CHANGED} authors changed"), &changed),
     ])
 }
 

@@ -1,18 +1,17 @@
 //! How a run is cut into rows, so that its pages are full.
 //!
 //! ```text
-//! a run of 75 KiB ──▶ a row that fills 16 pages · one that fills 2 · one of the 3 KiB left
+//! a run of 80 KiB ──▶ a row that fills 16 pages · one that fills 4 · one of the 128 bytes left
 //! ```
 //!
 //! A value that does not fit a page gets pages of its own, and redb rounds their number up to a
-//! power of two: a run of 75 KiB kept as one row takes 128. So a run becomes a row for each power
+//! power of two: a run of 80 KiB kept as one row takes 128. So a run becomes a row for each power
 //! of two in its length, until what would be wasted is an eighth of it at most. The rest is a small
 //! row, and shares its page with those of other runs.
 //!
 //! How a run is cut follows from its length alone, and no two of its rows are of one size: a row's
 //! key is the size and the run. Rows of a size stand together, so that a small run never has a
-//! large one as its neighbour, whose pages would be read to put it there. Small ones are the last:
-//! redb packs what is added at the end of a table tightly.
+//! large one as its neighbour, whose pages would be read to put it there.
 //!
 //! Invariant: this belongs to [`FORMAT`](super::file::FORMAT). Whoever changes it raises it.
 

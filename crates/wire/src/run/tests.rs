@@ -267,6 +267,22 @@ fn a_topic_secret_is_the_one_control_event_that_can_be_drafted() {
 }
 
 #[test]
+fn a_detached_run_is_equal_and_shares_nothing_with_its_frame() {
+    let draft = EventDraft::new(16, 0, "small").in_channel(ChannelId::new("open").unwrap());
+    let run = sign_runs(&space(), &secret(2), None, [draft])
+        .unwrap()
+        .remove(0);
+    let mut frame = vec![0; 1 << 20];
+    let at = frame.len();
+    frame.extend_from_slice(run.run().as_bytes());
+    let frame = Bytes::from(frame);
+    let read = Run::decode(frame.slice(at..)).unwrap();
+    let detached = read.verify(&space()).unwrap().detached();
+    assert_eq!(detached, run);
+    assert!(frame.is_unique(), "nothing keeps the frame");
+}
+
+#[test]
 fn drafts_with_reserved_kinds_bad_references_or_past_the_last_seq_are_refused() {
     let refused = |base, draft| sign_runs(&space(), &secret(2), base, [draft]).unwrap_err();
     let draft = EventDraft::new(16, 0, "x");

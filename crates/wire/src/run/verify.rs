@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::Run;
 use crate::{
-    event::{Event, kind},
+    event::{ChannelId, Event, kind},
     heads::{AuthorHead, SignedHead},
     ids::{AuthorId, EventId, Signature, SpaceId},
     key::AuthorKeyError,
@@ -124,6 +124,19 @@ impl VerifiedRun {
         run.bytes = bytes.freeze();
         run.signature = signature;
         Self::trusted(run, space, ids)
+    }
+
+    /// The same run in memory of its own. A decoded run shares the frame it came in, and so keeps
+    /// all of it alive: whoever keeps a small run for long keeps a detached one.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let Verified { run, space, ids } = &*self.0;
+        let run = Run {
+            bytes: Bytes::copy_from_slice(&run.bytes),
+            channels: run.channels.iter().map(ChannelId::detached).collect(),
+            ..run.clone()
+        };
+        Self::trusted(run, *space, ids.clone())
     }
 
     /// The run.
