@@ -32,25 +32,17 @@ pub(crate) struct Heard {
     pub(crate) claims: Vec<Claim>,
 }
 
-/// What became of a number of announcements, in their order.
-#[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) heard: Vec<Heard>,
-    /// Whether events may have been stored.
-    pub(crate) changed: bool,
-}
-
 /// What became of the inline runs of one announcement.
 type RunClaims = Result<Vec<Claim>, Ignored>;
 
 /// Checks the heads of announcements, and applies their runs. Those of one sender are applied in
-/// their order; senders do not wait for each other.
+/// their order; senders do not wait for each other. Returns what was not ignored, in the order of
+/// the call.
 pub(crate) async fn apply(
     space: Space,
     proven: Vec<Proven>,
     metrics: Arc<BridgeMetrics>,
-) -> Applied {
-    let changed = proven.iter().any(|proven| !proven.runs.is_empty());
+) -> Vec<Heard> {
     let mut of_senders: Vec<(EndpointId, Vec<(usize, Proven)>)> = Vec::new();
     for (at, proven) in proven.into_iter().enumerate() {
         let sender = proven.announcement.sender;
@@ -64,10 +56,7 @@ pub(crate) async fn apply(
         .map(|(sender, of_sender)| apply_of_sender(&space, sender, of_sender, &metrics));
     let mut heard: Vec<(usize, Heard)> = join_all(applying).await.into_iter().flatten().collect();
     heard.sort_by_key(|(at, _)| *at);
-    Applied {
-        heard: heard.into_iter().map(|(_, heard)| heard).collect(),
-        changed,
-    }
+    heard.into_iter().map(|(_, heard)| heard).collect()
 }
 
 async fn apply_of_sender(

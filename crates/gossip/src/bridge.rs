@@ -295,6 +295,7 @@ impl GossipBridge {
             applying: None,
             in_flight: std::collections::BTreeMap::new(),
             deferred: Vec::new(),
+            report_at: None,
             pulls: FuturesUnordered::new(),
         };
         let (commands, taken) = mpsc::channel(COMMANDS);

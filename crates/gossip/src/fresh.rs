@@ -64,6 +64,13 @@ impl Fresh {
         len
     }
 
+    /// Whether others announced that growth, so that nobody waits to hear of it from here.
+    pub(crate) fn was_heard(&self, growth: &LogGrowth) -> bool {
+        self.heard
+            .get(&growth.author)
+            .is_some_and(|heard| growth.through <= *heard)
+    }
+
     /// Takes what is known of a log, because it is announced now.
     pub(crate) fn take(&mut self, author: &AuthorId) -> Option<FreshLog> {
         self.logs.remove(author)

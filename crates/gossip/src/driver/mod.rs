@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 
 use crate::{
     announcement::AnnouncementCounter,
-    apply::Applied,
+    apply::Heard,
     bridge::Counter,
     events::{BridgeEvent, Shared, endpoint_id, peer_id},
     fresh::Fresh,
@@ -41,6 +41,10 @@ use crate::{
 };
 pub(crate) use old::Old;
 
+/// How long growth waits to be counted into the digest. A burst then costs one look into the
+/// store, and a single event is with everybody before the bridges do their accounts.
+const REPORT_AFTER: Duration = Duration::from_millis(2);
+
 /// What a handle asks of the loop.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -48,6 +52,21 @@ pub(crate) enum Command {
     Ask(Vec<EndpointId>),
     /// Leave the topic.
     Leave,
+}
+
+/// Growth to be told of, by how it came.
+#[derive(Debug, Default)]
+struct News {
+    /// Written here, all or in part.
+    written: Vec<Grown>,
+    /// Brought by peers.
+    synced: Vec<Grown>,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.synced.is_empty()
+    }
 }
 
 /// A pull that ended.
@@ -73,10 +92,12 @@ pub(crate) struct Driver {
     pub(crate) digest: HeadsDigest,
     /// Announcements that passed the gate.
     pub(crate) waiting: Vec<Proven>,
-    /// Those being applied, the heads their runs end in, and what grew meanwhile because of them.
-    pub(crate) applying: Option<BoxFuture<Applied>>,
+    /// Those being applied, the heads their runs end in, and what grew because of announcements.
+    pub(crate) applying: Option<BoxFuture<Vec<Heard>>>,
     pub(crate) in_flight: BTreeMap<AuthorId, u64>,
     pub(crate) deferred: Vec<LogGrowth>,
+    /// When to tell of it, and of the digest.
+    pub(crate) report_at: Option<time::Instant>,
     pub(crate) pulls: FuturesUnordered<BoxFuture<PullEnd>>,
 }
 
@@ -95,9 +116,10 @@ enum Woken {
     Command(Command),
     Link(LinkEvent),
     Grown(Vec<LogGrowth>),
-    Applied(Applied),
+    Applied(Vec<Heard>),
     Pulled(PullEnd),
     Old(old::Due),
+    Settled,
     Time,
 }
 
@@ -119,6 +141,7 @@ impl Driver {
                 Woken::Applied(applied) => self.on_applied(applied).await,
                 Woken::Pulled((peer, end)) => self.on_pulled(peer, end).await,
                 Woken::Old(due) => self.on_old_due(due).await,
+                Woken::Settled => self.report_deferred().await,
                 Woken::Time => self.shared.announcer(Announcer::handle_timeout),
             }
             self.apply_waiting();
@@ -144,6 +167,7 @@ impl Driver {
             applied = running(&mut self.applying) => Woken::Applied(applied),
             Some(end) = self.pulls.next(), if !self.pulls.is_empty() => Woken::Pulled(end),
             due = self.old.due() => Woken::Old(due),
+            () = until(self.report_at), if self.applying.is_none() => Woken::Settled,
             () = after(timeout) => Woken::Time,
         }
     }
@@ -191,42 +215,69 @@ impl Driver {
         }
     }
 
+    /// What was written here is announced before anything is read: under the digest of a moment ago,
+    /// which everybody can place as well.
     async fn on_grown(&mut self, grown: Vec<LogGrowth>) {
-        let mut news = Vec::with_capacity(grown.len());
-        let mut digest_changed = false;
+        let mut news = News::default();
         for growth in grown {
-            if self.old.explains(&growth) {
-                digest_changed = true;
-                continue;
-            }
             let in_flight = self.in_flight.get(&growth.author);
-            if in_flight.is_some_and(|seq| growth.through <= *seq) {
+            let in_flight = in_flight.is_some_and(|seq| growth.through <= *seq);
+            if self.old.explains(&growth) {
+                // Everybody heard the dump.
+            } else if in_flight || self.fresh.was_heard(&growth) {
                 self.deferred.push(growth);
             } else {
-                news.push(self.news_of(&growth));
+                self.take_news(&mut news, &growth);
             }
         }
-        if digest_changed || !news.is_empty() {
-            self.report_grown(news).await;
+        if news.is_empty() || !self.deferred.is_empty() {
+            self.report_at
+                .get_or_insert_with(|| time::Instant::now() + REPORT_AFTER);
+        }
+        if !news.is_empty() {
+            self.report_grown(news, self.digest);
+            self.carry_out().await;
+            self.read_digest().await;
+            self.report_grown(News::default(), self.digest);
         }
     }
 
-    fn news_of(&mut self, growth: &LogGrowth) -> Grown {
-        Grown {
+    /// Tells of the growth that was put off because everybody heard of it, and of the digest after
+    /// all that grew.
+    pub(crate) async fn report_deferred(&mut self) {
+        self.report_at = None;
+        let deferred = std::mem::take(&mut self.deferred);
+        let mut news = News::default();
+        for growth in &deferred {
+            self.take_news(&mut news, growth);
+        }
+        self.read_digest().await;
+        self.report_grown(news, self.digest);
+    }
+
+    fn take_news(&mut self, news: &mut News, growth: &LogGrowth) {
+        let list = match growth.from_peers {
+            true => &mut news.synced,
+            false => &mut news.written,
+        };
+        list.push(Grown {
             author: growth.author,
             head_seq: growth.through,
             size: self.fresh.note(growth),
-        }
+        });
     }
 
-    async fn report_grown(&mut self, news: Vec<Grown>) {
-        let digest = self.read_digest().await;
-        self.shared
-            .announcer(|it, now| it.handle_grown(digest, news, now));
+    fn report_grown(&self, news: News, digest: HeadsDigest) {
+        self.shared.announcer(|it, now| {
+            it.handle_grown(digest, news.written, now);
+            if !news.synced.is_empty() {
+                it.handle_synced(digest, news.synced, now);
+            }
+        });
     }
 
     /// The digest as it is now; the one read before if the store fails.
-    async fn read_digest(&mut self) -> HeadsDigest {
+    pub(super) async fn read_digest(&mut self) -> HeadsDigest {
         match self.space.summary().await {
             Ok(summary) => {
                 self.digest = summary.map_or(HeadsDigest::EMPTY, |summary| summary.digest);
@@ -247,6 +298,9 @@ impl Driver {
     async fn on_pulled(&mut self, peer: EndpointId, end: Result<SyncReport, SyncError>) {
         while let Some(grown) = poll_once(self.growth.next()).await {
             self.on_grown(grown).await;
+        }
+        if self.report_at.is_some() && self.applying.is_none() {
+            self.report_deferred().await;
         }
         let wanted = self.shared.announcer(|it, _| it.wanted(peer_id(peer)));
         let mut held = Vec::with_capacity(wanted.len());
@@ -315,6 +369,13 @@ async fn running<T>(running: &mut Option<BoxFuture<T>>) -> T {
     let answer = future.await;
     *running = None;
     answer
+}
+
+async fn until(at: Option<time::Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn after(wait: Option<Duration>) {

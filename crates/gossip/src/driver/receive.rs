@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_proto::announcer::{Announcer, Grown, HeardAnnouncement};
+use headwater_proto::announcer::{Announcer, HeardAnnouncement};
 use iroh::EndpointId;
 use iroh_gossip::api::{Event, Message};
+use n0_future::time::Instant;
 use tracing::debug;
 
 use super::Driver;
 use crate::{
-    apply::{self, Applied},
+    apply::{self, Heard},
     events::{BridgeEvent, peer_id},
     gate::{Ignored, Read, Unproven},
     link::LinkEvent,
@@ -142,9 +143,9 @@ impl Driver {
         self.applying = Some(Box::pin(applying));
     }
 
-    pub(super) async fn on_applied(&mut self, applied: Applied) {
+    pub(super) async fn on_applied(&mut self, applied: Vec<Heard>) {
         self.in_flight.clear();
-        for heard in applied.heard {
+        for heard in applied {
             for claim in &heard.claims {
                 self.fresh.heard(claim.author, claim.seq);
             }
@@ -158,10 +159,9 @@ impl Driver {
             self.shared
                 .announcer(|it, now| it.handle_announcement(heard, now));
         }
-        let deferred = std::mem::take(&mut self.deferred);
-        if applied.changed || !deferred.is_empty() {
-            let news: Vec<Grown> = deferred.iter().map(|growth| self.news_of(growth)).collect();
-            self.report_grown(news).await;
+        // While one batch follows the other the loop never finds a moment without one.
+        if self.report_at.is_some_and(|at| at <= Instant::now()) {
+            self.report_deferred().await;
         }
     }
 }

@@ -19,6 +19,10 @@ impl Driver {
             self.metrics.announcements_unheard.inc();
             return;
         }
+        if periodic {
+            // It has nothing else to say.
+            self.read_digest().await;
+        }
         let mut heads: Vec<SignedHead> = Vec::with_capacity(changed.len());
         let mut runs = Vec::with_capacity(inline.len());
         for author in changed {

@@ -22,7 +22,7 @@ use iroh_gossip::{
 use n0_future::{StreamExt, join_all, time::timeout};
 
 /// How long anything may take before a test gives up on it.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Largest announcement on the topics here.
 pub(crate) const MAX_BYTES: usize = max_announcement_bytes(DEFAULT_TOPIC_MESSAGE_BYTES);

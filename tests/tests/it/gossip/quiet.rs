@@ -47,6 +47,8 @@ async fn in_steady_state_there_are_few_small_announcements_and_most_are_suppress
     let before = counted(&crowd);
     let bytes_before = crowd.count(|it| it.announcement_bytes_sent.get());
     let sent_before = crowd.count(|it| it.announcements_sent.get());
+    let came_before = crowd.count(|it| it.neighbors_up.get());
+    let pulled_before = crowd.count(|it| it.events_pulled.get());
     let pulls_before = crowd.count(|it| it.pulls_started.get());
     // Ten intervals of every node, each one that ends in a word or in silence.
     until("intervals pass", || {
@@ -64,7 +66,11 @@ async fn in_steady_state_there_are_few_small_announcements_and_most_are_suppress
         bytes / sent.max(1),
     );
     assert_eq!(after.0, before.0, "no head is announced");
-    assert_eq!(crowd.count(|it| it.pulls_started.get()), pulls_before);
+    // iroh-gossip still rearranges who is next to whom, and each new neighbour is compared with once.
+    let pulls = crowd.count(|it| it.pulls_started.get()) - pulls_before;
+    let came = crowd.count(|it| it.neighbors_up.get()) - came_before;
+    assert!(pulls <= came, "{pulls} pulls, {came} new neighbours");
+    assert_eq!(crowd.count(|it| it.events_pulled.get()), pulled_before);
     assert!(silent > spoken, "{spoken} spoken, {silent} suppressed");
     assert!(bytes <= 200 * sent, "{bytes} bytes in {sent}");
     crowd.shutdown().await;
