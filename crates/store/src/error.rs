@@ -41,7 +41,7 @@ pub enum StoreError {
     },
     /// The file was written by an older version, whose format this one no longer reads. Nothing
     /// was touched; what it holds can be synced from a node of that version.
-    #[error("{} has store format {found}, which is older than {supported}", path.display())]
+    #[error("{} has store format {found}, this version reads {supported} alone: sync it from a node of the older version", path.display())]
     OlderFormat {
         /// The file.
         path: PathBuf,
