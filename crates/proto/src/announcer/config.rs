@@ -85,6 +85,12 @@ pub struct AnnouncerConfig {
     /// Pulls under way at a time. 1: a pull brings all a peer has, so a second one would mostly
     /// bring the same again. At least 1.
     pub pulls_at_once: usize,
+    /// How long a pull may take until it no longer counts against
+    /// [`pulls_at_once`](Self::pulls_at_once) and others are asked for what it was to bring. 10 s:
+    /// what was announced is there after a few round trips, and a peer that cannot be reached has
+    /// failed by then. Longer is either much to bring, and then a second pull costs at worst that
+    /// much again, or a peer that stalls, and nobody is to wait for it until the sync gives it up.
+    pub slow_pull: Duration,
     /// Largest announcement, in bytes: what the topic carries. 4,048: iroh-gossip's default of
     /// 4,096 less its own fields.
     pub max_content_bytes: usize,
@@ -102,7 +108,8 @@ pub struct AnnouncerConfig {
     /// good as the last.
     pub max_providers: usize,
     /// Most peers remembered, as neighbours or for what they announced. 512: far above what one
-    /// node asks in a back-off's length.
+    /// node asks in a back-off's length. A neighbour always has a place, above it if need be: a topic
+    /// has few.
     pub max_peers: usize,
     /// Most heads remembered as heard and not yet reported as grown. 4,096: evicting one costs
     /// one needless announcement.
@@ -125,6 +132,7 @@ impl Default for AnnouncerConfig {
             backoff_cap: Duration::from_mins(5),
             max_attempts: 4,
             pulls_at_once: 1,
+            slow_pull: Duration::from_secs(10),
             max_content_bytes: 4_048,
             max_inline_bytes: 1_024,
             max_split: 4,
@@ -138,6 +146,11 @@ impl Default for AnnouncerConfig {
 }
 
 impl AnnouncerConfig {
+    /// Most pulls under way, slow ones included: some that stall leave place for another.
+    pub(super) fn max_pulls(&self) -> usize {
+        self.pulls_at_once.max(1).saturating_mul(4)
+    }
+
     /// Bytes of an announcement that are left for heads and runs.
     pub(super) fn room(&self) -> usize {
         self.max_content_bytes

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  our store grew ──▶ ┌───────────┐ ──▶ Announce   heads and small runs, or the digest alone
-//!  announcements  ──▶ │ Announcer │ ──▶ Pull       from one peer, one at a time
+//!  announcements  ──▶ │ Announcer │ ──▶ Pull       from one peer, mostly one at a time
 //!  neighbours     ──▶ │           │ ──▶ HistorySynced
 //!  pulls that end ──▶ └───────────┘
 //! ```
@@ -25,7 +25,7 @@
 //! no neighbour; what grew meanwhile is announced when there is one.
 //!
 //! The digest is announced periodically by the Trickle algorithm (RFC 6206), except while a pull
-//! is under way. Trickle rests while there is no neighbour.
+//! is under way that is not slow. Trickle rests while there is no neighbour.
 //!
 //! # Comparing
 //!
@@ -56,6 +56,11 @@
 //! at once. One that ended well without what the peer had announced lowers the peer. Both are
 //! forgotten as pulls succeed: claims are hints, and no hint is worth a ban.
 //!
+//! A pull that takes longer than [`slow_pull`](AnnouncerConfig::slow_pull) goes on, but nobody waits
+//! for it: what it was to bring is asked of the next provider, its place is free for another pull,
+//! and Trickle speaks again. Of slow and other pulls together there are at most four times
+//! [`pulls_at_once`](AnnouncerConfig::pulls_at_once).
+//!
 //! The first neighbour after a start or an isolation is pulled from at once, to catch up. Every
 //! later one is compared with once, by a pull, unless something it announces shows before that we
 //! hold what it holds: two equal digests cost a round trip between two nodes, an announcement costs
@@ -65,8 +70,8 @@
 //!
 //! Every table has one in [`AnnouncerConfig`], and a rule for who leaves: of missing heads, those
 //! of the peer that has most (a peer's share is a quarter); of peers, the one touched longest ago
-//! that is neither a neighbour nor to be asked, else one that failed; of heads heard and of digests,
-//! the oldest. What is forgotten is found again by the digest.
+//! that is neither a neighbour nor to be asked, else one that failed, and for a neighbour any other;
+//! of heads heard and of digests, the oldest. What is forgotten is found again by the digest.
 //!
 //! # What it refuses to know
 //!
@@ -178,7 +183,8 @@ impl Announcer {
             return Some(Duration::ZERO);
         }
         let announce = self.outbox.next_timeout().filter(|_| self.speaks());
-        [self.trickle.next_timeout(), announce, self.next_pull()]
+        let trickle = self.trickle.next_timeout();
+        [trickle, announce, self.next_pull(), self.next_slow()]
             .into_iter()
             .flatten()
             .min()
@@ -192,19 +198,14 @@ impl Announcer {
     /// Logs of ours grew; `digest` is the digest afterwards. What was announced to us is
     /// recognised by its head, so the announcement is to be reported first.
     ///
-    /// For what is written here, and for what came by an announcement. What came by a sync is
-    /// better reported to [`Announcer::handle_synced`]; if a driver cannot tell, growth without a
-    /// [`size`](Grown::size) is taken for that while a pull is under way.
+    /// For what is written here, and for what came by an announcement: it is announced, unless it
+    /// was heard. What came by a sync is for [`Announcer::handle_synced`].
     pub fn handle_grown(&mut self, digest: HeadsDigest, grown: Vec<Grown>, now: Duration) {
-        let (pulls, writes): (Vec<_>, Vec<_>) = grown
-            .into_iter()
-            .partition(|log| log.size.is_none() && !self.pulls.is_empty());
-        for log in writes {
+        for log in grown {
             self.wants.held(log.author, log.head_seq);
             let (author, seq, size) = (log.author, log.head_seq, log.size);
             self.outbox.add(author, seq, size, now, &self.config);
         }
-        self.hold(pulls, now);
         self.change_digest(digest, now);
         self.go_on(now);
     }
@@ -247,12 +248,15 @@ impl Announcer {
     pub fn handle_announcement(&mut self, heard: HeardAnnouncement, now: Duration) {
         let (from, relay) = (heard.from, heard.delivered_by);
         let relay = Some(relay).filter(|relay| *relay != from);
-        let mut wanted = false;
+        // A head may be announced beside the digest before it. Whoever lacks it has not all that
+        // the sender has, whatever the digest says, and whether or not the head could be noted.
+        let (mut lacks, mut wanted) = (false, false);
         for claim in heard.claims {
             self.outbox
                 .heard(claim.author, claim.seq, self.config.max_heard);
             self.wants.held(claim.author, claim.held);
             if claim.seq > claim.held {
+                lacks = true;
                 let (author, seq) = (claim.author, claim.seq);
                 wanted |= self.wants.claim(author, seq, from, relay, &self.config);
             }
@@ -260,18 +264,19 @@ impl Announcer {
         if wanted {
             self.schedule_wanted(from, relay, now);
         }
-        match self.digests.standing(&heard.digest) {
+        let standing = self.digests.standing(&heard.digest);
+        if standing != Standing::Unknown && !lacks {
+            self.settle(from);
+            self.forget_differences(from);
+        }
+        match standing {
             Standing::Equal => {
                 self.trickle.consistent();
                 if heard.periodic {
                     self.outbox.drop_held();
                 }
-                self.settle(from);
-                self.forget_differences(from);
             }
             Standing::Left(when) => {
-                self.settle(from);
-                self.forget_differences(from);
                 if heard.periodic && now.saturating_sub(when) > self.config.settle {
                     self.count_difference(now);
                 }
@@ -286,10 +291,12 @@ impl Announcer {
         self.go_on(now);
     }
 
-    /// A neighbour appeared on the topic.
+    /// A neighbour appeared on the topic. It always gets a place among the peers.
     pub fn handle_neighbor_up(&mut self, peer: PeerId, now: Duration) {
         let alone = !self.speaks();
-        if !self.remember_peer(peer) || !self.peers.join(peer) {
+        let busy = |id| self.pulls.contains_key(&id);
+        let place = self.peers.place_neighbor(peer, self.config.max_peers, busy);
+        if !self.took(place) || !self.peers.join(peer) {
             return;
         }
         if alone {
@@ -322,7 +329,7 @@ impl Announcer {
         self.go_on(now);
     }
 
-    /// A pull ended. What it brought has to be reported before, by [`Announcer::handle_grown`] or
+    /// A pull ended. What it brought has to be reported before, by [`Announcer::handle_synced`] or
     /// [`Announcer::handle_held`]. One that was not asked for is ignored.
     pub fn handle_pull_ended(&mut self, peer: PeerId, ended: PullEnded, now: Duration) {
         if let Some(pull) = self.pulls.remove(&peer) {
@@ -368,9 +375,10 @@ impl Announcer {
     }
 
     fn go_on(&mut self, now: Duration) {
+        self.pass_over_slow_pulls(now);
         match self.trickle.poll(now, &mut self.draws) {
             // A digest in motion helps nobody.
-            Some(Turn::Speak) if self.pulls.is_empty() => {
+            Some(Turn::Speak) if self.awaited_pulls() == 0 => {
                 self.announce(AnnouncerOutput::Announce {
                     changed: Vec::new(),
                     inline: Vec::new(),
@@ -439,7 +447,12 @@ impl Announcer {
     /// Makes sure a peer stands in the table. False if there is no place.
     fn remember_peer(&mut self, id: PeerId) -> bool {
         let busy = |id| self.pulls.contains_key(&id);
-        match self.peers.place(id, self.config.max_peers, busy) {
+        let place = self.peers.place(id, self.config.max_peers, busy);
+        self.took(place)
+    }
+
+    fn took(&mut self, place: Place) -> bool {
+        match place {
             Place::Taken => true,
             Place::TakenFrom(evicted) => {
                 self.wants.forget(evicted);

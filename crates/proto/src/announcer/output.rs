@@ -99,7 +99,7 @@ pub enum AnnouncerOutput {
         /// Whether it names nothing, so that its digest is to be compared.
         periodic: bool,
     },
-    /// Pull from this peer. Exactly one
+    /// Pull from this peer, beside what is under way. Exactly one
     /// [`handle_pull_ended`](super::Announcer::handle_pull_ended) answers it.
     Pull {
         /// The provider.
@@ -123,7 +123,7 @@ pub struct AnnouncerStatus {
     pub unsettled_neighbors: usize,
     /// Authors whose announced heads are missing here.
     pub missing_heads: usize,
-    /// Pulls under way, by peer, ascending.
+    /// Pulls under way, slow ones included, by peer, ascending.
     pub pulls: Vec<PeerId>,
     /// Peers that are left alone for now because pulls from them failed, and until when.
     pub backed_off: Vec<(PeerId, Duration)>,

@@ -109,6 +109,27 @@ impl Peers {
     /// In a full table the one touched longest ago leaves: of those not to be asked for anything
     /// first, else of those that failed or broke promises. Neighbours and the `busy` stay.
     pub(super) fn place(&mut self, id: PeerId, max: usize, busy: impl Fn(PeerId) -> bool) -> Place {
+        self.place_by(id, max, busy, false)
+    }
+
+    /// The same for a neighbour: any other peer leaves for it, and if all are neighbours or `busy`,
+    /// the table grows.
+    pub(super) fn place_neighbor(
+        &mut self,
+        id: PeerId,
+        max: usize,
+        busy: impl Fn(PeerId) -> bool,
+    ) -> Place {
+        self.place_by(id, max, busy, true)
+    }
+
+    fn place_by(
+        &mut self,
+        id: PeerId,
+        max: usize,
+        busy: impl Fn(PeerId) -> bool,
+        neighbor: bool,
+    ) -> Place {
         self.clock += 1;
         let mut place = Place::Taken;
         if !self.peers.contains_key(&id) && self.peers.len() >= max {
@@ -119,13 +140,17 @@ impl Peers {
                     .min_by_key(|(_, peer)| peer.touched)
                     .map(|(id, _)| *id)
             };
-            let leaves =
-                oldest(|peer| peer.due.is_none()).or_else(|| oldest(|peer| peer.demerits() > 0));
-            let Some(leaves) = leaves else {
-                return Place::None;
-            };
-            self.peers.remove(&leaves);
-            place = Place::TakenFrom(leaves);
+            let leaves = oldest(|peer| peer.due.is_none())
+                .or_else(|| oldest(|peer| peer.demerits() > 0))
+                .or_else(|| oldest(|_| true).filter(|_| neighbor));
+            match leaves {
+                Some(leaves) => {
+                    self.peers.remove(&leaves);
+                    place = Place::TakenFrom(leaves);
+                }
+                None if neighbor => {}
+                None => return Place::None,
+            }
         }
         self.peers.entry(id).or_default().touched = self.clock;
         place

@@ -1,6 +1,7 @@
 //! Who is pulled from, when, and what is learned from how it ended.
 
 use core::{cmp::Reverse, time::Duration};
+use std::collections::BTreeSet;
 
 use headwater_wire::{AuthorId, HeadsDigest};
 
@@ -19,6 +20,10 @@ const SENDER_WITHIN: u32 = 8;
 pub(super) struct UnderWay {
     /// The heads it can be expected to bring, and whether the peer had announced them itself.
     expected: Vec<(AuthorId, u64, bool)>,
+    /// When it counts as slow.
+    slow_at: Duration,
+    /// Nobody waits for it any more.
+    slow: bool,
 }
 
 impl Announcer {
@@ -74,9 +79,42 @@ impl Announcer {
         self.schedule(asked, settled.saturating_add(wait));
     }
 
+    /// Whether asking the peer now would bring nothing: it failed lately, or answers slowly.
     fn rests(&self, id: PeerId, now: Duration) -> bool {
         let rests_until = self.peers.get(id).map(|peer| peer.rests_until);
-        rests_until.is_some_and(|until| until > now)
+        let slow = self.pulls.get(&id).is_some_and(|pull| pull.slow);
+        slow || rests_until.is_some_and(|until| until > now)
+    }
+
+    /// Pulls under way that are not slow.
+    pub(super) fn awaited_pulls(&self) -> usize {
+        self.pulls.values().filter(|pull| !pull.slow).count()
+    }
+
+    /// When the next pull under way counts as slow.
+    pub(super) fn next_slow(&self) -> Option<Duration> {
+        let awaited = self.pulls.values().filter(|pull| !pull.slow);
+        awaited.map(|pull| pull.slow_at).min()
+    }
+
+    /// Ceases to wait for pulls that take too long: what they were to bring is asked of others.
+    pub(super) fn pass_over_slow_pulls(&mut self, now: Duration) {
+        let mut slow = Vec::new();
+        for (id, pull) in &mut self.pulls {
+            if !pull.slow && pull.slow_at <= now {
+                pull.slow = true;
+                slow.push(*id);
+            }
+        }
+        for id in slow {
+            self.ask_others(id, now);
+            self.wants.shifted = true;
+        }
+    }
+
+    fn may_pull(&self) -> bool {
+        self.awaited_pulls() < self.config.pulls_at_once.max(1)
+            && self.pulls.len() < self.config.max_pulls()
     }
 
     /// A peer has nothing, any more, that we lack.
@@ -108,15 +146,16 @@ impl Announcer {
 
     /// When a pull may begin, unless something changes before.
     pub(super) fn next_pull(&self) -> Option<Duration> {
-        if self.pulls.len() >= self.config.pulls_at_once.max(1) {
+        if !self.may_pull() {
             return None;
         }
         let idle = |(id, _): &(PeerId, _)| !self.pulls.contains_key(id);
         let asked = self.peers.iter().filter(idle);
         let asked = asked.filter_map(|(_, peer)| peer.ready_at()).min();
-        let rested = self.catch_up.filter(|_| self.pulls.is_empty());
+        let rested = self.catch_up.filter(|_| self.awaited_pulls() == 0);
         let rested = rested.and_then(|at| {
-            let neighbors = self.peers.iter().filter(|(_, peer)| peer.neighbor);
+            let neighbors = self.peers.iter().filter(idle);
+            let neighbors = neighbors.filter(|(_, peer)| peer.neighbor);
             let first = neighbors.map(|(_, peer)| peer.rests_until).min()?;
             Some(first.max(at))
         });
@@ -125,7 +164,7 @@ impl Announcer {
 
     /// Begins the pulls that are due and have a reason.
     pub(super) fn begin_pulls(&mut self, now: Duration) {
-        while self.pulls.len() < self.config.pulls_at_once.max(1) {
+        while self.may_pull() {
             let Some(id) = self.choose(now) else {
                 return;
             };
@@ -136,7 +175,12 @@ impl Announcer {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.due = None;
             }
-            self.pulls.insert(id, UnderWay { expected });
+            let pull = UnderWay {
+                expected,
+                slow_at: now.saturating_add(self.config.slow_pull),
+                slow: false,
+            };
+            self.pulls.insert(id, pull);
             self.counters.pulls += 1;
             self.outputs.push_back(AnnouncerOutput::Pull { peer: id });
         }
@@ -144,7 +188,7 @@ impl Announcer {
 
     /// Of all who may be asked now: fewest demerits, then most wanted from, then by chance.
     fn choose(&mut self, now: Duration) -> Option<PeerId> {
-        let catches_up = self.pulls.is_empty() && self.catch_up.is_some_and(|at| at <= now);
+        let catches_up = self.awaited_pulls() == 0 && self.catch_up.is_some_and(|at| at <= now);
         let mut best = None;
         for (id, peer) in self.peers.iter_mut() {
             if self.pulls.contains_key(&id) || peer.rests_until > now {
@@ -274,20 +318,23 @@ impl Announcer {
 
     /// A pull ended without bringing all: the next providers are asked at once.
     fn count_tries(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
-        let mut others = Vec::new();
         for &(author, seq, _) in &pull.expected {
             if self.wants.lacks(author, seq, id) {
                 self.wants.missed(author, id, self.config.max_attempts);
             }
         }
+        self.ask_others(id, now);
+    }
+
+    /// Asks those at once who announced what `id` can be asked for too.
+    fn ask_others(&mut self, id: PeerId, now: Duration) {
+        let mut others = BTreeSet::new();
         for (_, providers) in self.wants.providers() {
             if providers.iter().any(|provider| provider.peer == id) {
                 let next = providers.iter().filter(|p| p.peer != id && p.promised);
                 others.extend(next.map(|provider| provider.peer));
             }
         }
-        others.sort_unstable();
-        others.dedup();
         for other in others {
             if self.remember_peer(other) {
                 self.schedule(other, now);
@@ -296,22 +343,28 @@ impl Announcer {
     }
 
     /// Sees to it that somebody will be asked for everything that is missing: the neighbour that
-    /// relayed it as long as it has tries left, else who announced it and has rested longest.
+    /// relayed it as long as it has tries left, else who announced it and has rested longest. Who
+    /// is slow to answer is not asked again meanwhile.
     pub(super) fn rearm(&mut self, now: Duration) {
         if !core::mem::take(&mut self.wants.shifted) {
             return;
         }
-        let mut asked = Vec::new();
+        let mut asked = BTreeSet::new();
         for (_, providers) in self.wants.providers() {
             let waits = |id: PeerId| {
+                if let Some(pull) = self.pulls.get(&id) {
+                    return !pull.slow;
+                }
                 let peer = self.peers.get(id);
-                let due = peer.is_some_and(|peer| peer.due.is_some());
-                due || self.pulls.contains_key(&id) || asked.contains(&id)
+                peer.is_some_and(|peer| peer.due.is_some()) || asked.contains(&id)
             };
             if providers.iter().any(|provider| waits(provider.peer)) {
                 continue;
             }
-            let next = providers.iter().min_by_key(|provider| {
+            let idle = providers
+                .iter()
+                .filter(|provider| !self.pulls.contains_key(&provider.peer));
+            let next = idle.min_by_key(|provider| {
                 let peer = self.peers.get(provider.peer);
                 let rests = peer.map_or(Duration::ZERO, |peer| peer.rests_until);
                 (rests.max(now), provider.promised)

@@ -196,14 +196,17 @@ fn a_sync_that_leads_to_a_digest_heard_before_is_news_to_nobody() {
 }
 
 #[test]
-fn growth_of_unknown_origin_during_a_pull_is_announced_at_once_if_it_is_at_hand() {
-    let mut driven = Driven::with_neighbors(1);
-    driven.hear(1, vec![claim(5, 9, 0)]);
-    driven.next_pull().unwrap();
-    driven.grow(vec![small(7, 1), large(8, 1)]);
-    assert_eq!(driven.outputs(), [inline(&[7])]);
-    let later: Vec<_> = driven.run_for(SECOND).into_iter().map(|o| o.1).collect();
-    assert_eq!(later, [heads(&[8])]);
+fn what_is_written_during_a_catch_up_is_announced_at_once_however_large() {
+    let mut driven = Driven::alone(AnnouncerConfig::default(), 1);
+    driven.it.handle_neighbor_up(peer(1), driven.now);
+    let id = driven.next_pull().unwrap();
+    driven
+        .it
+        .handle_synced(digest(1), vec![large(6, 9)], driven.now);
+    driven.grow(vec![large(8, 1)]);
+    assert_eq!(driven.outputs(), [heads(&[8])]);
+    driven.complete(id);
+    assert_eq!(announced(&driven.run_for(SECOND)), [], "once");
 }
 
 #[test]

@@ -97,12 +97,42 @@ fn claims_of_peers_without_a_place_are_not_kept() {
         ..AnnouncerConfig::default()
     };
     let mut driven = Driven::settled(config, 1, 2);
-    driven.it.handle_neighbor_up(peer(3), driven.now);
     driven.hear(50, vec![claim(7, 1, 0)]);
     assert_eq!(driven.it.status().missing_heads, 0);
     assert_eq!(driven.it.status().neighbors.len(), 2);
     driven.hear_by(50, 1, vec![claim(7, 1, 0)]);
     assert_eq!(driven.next_pull(), Some(peer(1)), "its relay has one");
+}
+
+#[test]
+fn a_neighbor_finds_a_place_in_a_table_full_of_peers_to_be_asked() {
+    let config = AnnouncerConfig {
+        max_peers: 4,
+        ..AnnouncerConfig::default()
+    };
+    let mut driven = Driven::settled(config, 1, 1);
+    for stranger in 100..103 {
+        driven.hear(stranger, vec![claim(stranger, 1, 0)]);
+    }
+    let busy = driven.next_pull().unwrap();
+    driven.hear(200, vec![claim(200, 1, 0)]);
+    assert_eq!(driven.it.wanted(peer(200)), [], "a stranger has none");
+
+    driven.it.handle_neighbor_up(peer(2), driven.now);
+    driven.it.handle_neighbor_up(peer(3), driven.now);
+    let status = driven.it.status();
+    assert_eq!(status.neighbors, [peer(1), peer(2), peer(3)]);
+    assert_eq!(driven.it.peers.iter().count(), 4);
+    assert_eq!(status.missing_heads, 1, "what is under way");
+    assert_eq!(driven.it.wanted(busy).len(), 1);
+
+    // Nobody is left to leave.
+    driven.it.handle_neighbor_up(peer(4), driven.now);
+    assert_eq!(driven.it.status().neighbors.len(), 4);
+    driven.it.handle_neighbor_down(peer(4), driven.now);
+    driven.it.handle_neighbor_up(peer(5), driven.now);
+    assert_eq!(driven.it.status().neighbors.len(), 4);
+    assert_eq!(driven.it.peers.iter().count(), 5);
 }
 
 #[test]
@@ -120,6 +150,7 @@ fn durations_at_their_ends_do_no_harm() {
             check_within: extreme,
             backoff_first: extreme,
             backoff_cap: extreme,
+            slow_pull: extreme,
             ..AnnouncerConfig::default()
         };
         let mut driven = Driven::alone(config, 1);

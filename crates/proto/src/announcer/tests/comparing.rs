@@ -161,10 +161,76 @@ fn a_reader_that_fell_behind_resets_trickle_and_pulls_from_a_neighbor() {
 
 #[test]
 fn no_digest_is_announced_while_a_pull_changes_it() {
-    let mut driven = Driven::with_neighbors(1);
+    let config = AnnouncerConfig {
+        slow_pull: 300 * SECOND,
+        ..AnnouncerConfig::default()
+    };
+    let mut driven = Driven::settled(config, 1, 1);
     driven.hear(1, vec![claim(5, 9, 0)]);
     driven.next_pull().unwrap();
     assert_eq!(driven.run_for(200 * SECOND), []);
     driven.complete(peer(1));
     assert_eq!(says_digest(&driven.run_for(260 * SECOND)), 2);
+}
+
+#[test]
+fn a_pull_that_stalls_silences_the_digest_no_longer_than_it_counts_as_under_way() {
+    let mut driven = Driven::with_neighbors(1);
+    driven.hear(1, vec![claim(5, 9, 0)]);
+    assert_eq!(driven.next_pull(), Some(peer(1)));
+    let began = driven.now;
+    let outputs = driven.run_for(600 * SECOND);
+    assert_eq!(outputs.len(), says_digest(&outputs), "{outputs:?}");
+    assert!((4..=8).contains(&outputs.len()), "{outputs:?}");
+    assert!(outputs[0].0 >= began + 10 * SECOND);
+    driven.complete(peer(1));
+    assert_eq!(driven.outputs().len(), 1, "the pull itself ended well");
+}
+
+#[test]
+fn whoever_announces_a_missing_head_beside_our_digest_is_not_taken_for_equal() {
+    // In the second the table refuses the head.
+    for max_wants in [4_096, 0] {
+        let config = AnnouncerConfig {
+            max_wants,
+            ..AnnouncerConfig::default()
+        };
+        let mut driven = Driven::settled(config, 1, 1);
+        let before = driven.ours();
+        driven.hear(1, vec![claim(5, 1, 1)]);
+        driven.grow(vec![small(5, 1)]);
+        driven.it.handle_neighbor_up(peer(2), driven.now);
+        for digest in [before, driven.ours()] {
+            driven.hear_digest(2, 2, digest_of_nobody());
+            let heard = |held| HeardAnnouncement {
+                from: peer(2),
+                delivered_by: peer(2),
+                digest,
+                periodic: false,
+                claims: vec![claim(7, 5, held)],
+            };
+            driven.it.handle_announcement(heard(4), driven.now);
+            assert_eq!(driven.outputs(), []);
+            assert_eq!(driven.it.status().unsettled_neighbors, 1);
+            let found = |driven: &Driven| driven.it.peers.get(peer(2)).unwrap().difference;
+            assert!(found(&driven).is_some());
+
+            let mut holds_it = Driven::settled(AnnouncerConfig::default(), 1, 1);
+            holds_it.it.handle_neighbor_up(peer(2), holds_it.now);
+            holds_it.hear_digest(2, 2, digest_of_nobody());
+            let ours = holds_it.ours();
+            let heard = HeardAnnouncement {
+                digest: ours,
+                ..heard(5)
+            };
+            holds_it.it.handle_announcement(heard, holds_it.now);
+            assert_eq!(holds_it.it.status().unsettled_neighbors, 0);
+            assert_eq!(found(&holds_it), None);
+        }
+        assert_eq!(driven.next_pull(), Some(peer(2)));
+    }
+}
+
+fn digest_of_nobody() -> HeadsDigest {
+    digest(u64::MAX)
 }

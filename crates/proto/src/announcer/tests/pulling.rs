@@ -18,6 +18,14 @@ fn brings(seqs: &[(u64, u64)]) -> impl FnMut(&mut Driven, PeerId) -> PullEnded {
     }
 }
 
+fn pulled(outputs: &[(Duration, AnnouncerOutput)]) -> Vec<PeerId> {
+    let pulls = outputs.iter().filter_map(|(_, output)| match output {
+        AnnouncerOutput::Pull { peer } => Some(*peer),
+        _ => None,
+    });
+    pulls.collect()
+}
+
 #[test]
 fn the_first_neighbor_is_caught_up_with_and_the_others_are_compared_with() {
     let mut driven = Driven::alone(AnnouncerConfig::default(), 1);
@@ -131,7 +139,7 @@ fn one_pull_at_a_time_serves_all_that_was_announced() {
     }
     driven.next_pull().unwrap();
     assert_eq!(driven.it.status().pulls.len(), 1);
-    assert_eq!(driven.next_pull(), None, "until the first ends");
+    assert_eq!(pulled(&driven.run_for(9 * SECOND)), [], "until it ends");
     let under_way = driven.it.status().pulls[0];
     driven.it.handle_held(vec![(author(7), 5), (author(8), 2)]);
     driven.complete(under_way);
@@ -206,6 +214,82 @@ fn a_failed_pull_fails_over_to_the_next_provider_at_once() {
     let second = driven.next_pull().unwrap();
     assert_ne!(first, second);
     assert_eq!(driven.now, began);
+}
+
+#[test]
+fn a_pull_that_stalls_fails_over_to_the_next_provider_and_may_still_end_well() {
+    for seed in 0..20 {
+        let mut driven = Driven::settled(AnnouncerConfig::default(), seed, 3);
+        driven.hear(1, vec![claim(7, 5, 0)]);
+        driven.hear(2, vec![claim(7, 5, 0)]);
+        let first = driven.next_pull().unwrap();
+        let began = driven.now;
+        let second = driven.next_pull().unwrap();
+        assert_ne!(first, second);
+        assert_eq!(driven.since(began), 10 * SECOND);
+        assert_eq!(driven.it.status().pulls, [peer(1), peer(2)]);
+
+        driven.it.handle_held(vec![(author(7), 5)]);
+        driven.complete(first);
+        driven.complete(second);
+        let status = driven.it.status();
+        assert_eq!((status.missing_heads, status.pulls), (0, vec![]));
+        assert_eq!(status.counters.promises_broken, 0);
+        assert_eq!(status.counters.pulls_failed, 0);
+    }
+}
+
+#[test]
+fn a_relay_that_stalls_is_passed_over_for_the_sender_also_for_what_it_relays_later() {
+    let mut driven = Driven::with_neighbors(1);
+    driven.hear_by(50, 1, vec![claim(7, 5, 0)]);
+    assert_eq!(driven.next_pull(), Some(peer(1)));
+    let began = driven.now;
+    assert_eq!(driven.next_pull(), Some(peer(50)));
+    assert_eq!(driven.since(began), 10 * SECOND);
+    driven.hear_by(60, 1, vec![claim(8, 5, 0)]);
+    driven.it.handle_held(vec![(author(7), 5)]);
+    driven.complete(peer(50));
+    let began = driven.now;
+    assert_eq!(driven.next_pull(), Some(peer(60)));
+    assert!(driven.since(began) < SECOND);
+}
+
+#[test]
+fn what_only_a_stalled_peer_has_is_asked_of_it_again_when_its_pull_has_ended() {
+    let mut driven = Driven::with_neighbors(2);
+    driven.hear(1, vec![claim(7, 5, 0)]);
+    assert_eq!(driven.next_pull(), Some(peer(1)));
+    assert_eq!(pulled(&driven.run_for(600 * SECOND)), []);
+    driven.fail(peer(1));
+    assert_eq!(driven.pulls(brings(&[(7, 5)])), [peer(1)]);
+}
+
+#[test]
+fn a_catch_up_that_stalls_goes_on_with_the_next_neighbor() {
+    let mut driven = Driven::alone(AnnouncerConfig::default(), 3);
+    driven.it.handle_neighbor_up(peer(1), driven.now);
+    assert_eq!(driven.next_pull(), Some(peer(1)));
+    assert_eq!(
+        pulled(&driven.run_for(60 * SECOND)),
+        [],
+        "there is no other"
+    );
+    driven.it.handle_neighbor_up(peer(2), driven.now);
+    assert_eq!(driven.next_pull(), Some(peer(2)));
+}
+
+#[test]
+fn of_peers_that_all_stall_four_are_pulled_from_at_a_time() {
+    let mut driven = Driven::with_neighbors(9);
+    for neighbor in 1..=9 {
+        driven.hear(neighbor, vec![claim(neighbor, 5, 0)]);
+    }
+    let asked = pulled(&driven.run_for(600 * SECOND));
+    assert_eq!(asked.len(), 4);
+    assert_eq!(driven.it.status().pulls.len(), 4);
+    driven.fail(asked[0]);
+    assert_eq!(pulled(&driven.run_for(600 * SECOND)).len(), 1);
 }
 
 #[test]
