@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use headwater::{ApplyRunsError, Space, wire::AppendError};
 use headwater_proto::announcer::Claim;
-use headwater_wire::{AuthorId, HeadsDigest, Run, SignedHead};
+use headwater_wire::{AuthorHead, AuthorId, HeadsDigest, Run, SignedHead};
 use iroh::EndpointId;
 use n0_future::join_all;
 use tracing::{debug, warn};
@@ -107,26 +107,45 @@ fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
     debug!(sender = %sender.fmt_short(), %ignored, "ignored an announcement");
 }
 
-/// What announced heads claim. Only those above ours can matter, so only they are checked.
+/// What announced heads claim, as far as it is proven: heads above ours by the author's signature,
+/// ours by being the same. Heads below ours say nothing new and are left out unchecked.
 async fn claims_of_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Claim>, Ignored> {
     let held = join_all(heads.iter().map(|head| held(space, head.author))).await;
     let mut claims = Vec::with_capacity(heads.len());
     for (head, held) in heads.iter().zip(held) {
         let (author, seq) = (head.author, head.head.seq);
-        if seq > held && head.verify() != Ok(true) {
+        let held_seq = held.map_or(0, |held| held.seq);
+        if seq < held_seq || held == Some(head.head) {
+            if seq == held_seq {
+                claims.push(Claim {
+                    author,
+                    seq,
+                    held: held_seq,
+                });
+            }
+            continue;
+        }
+        if head.verify() != Ok(true) {
             return Err(Ignored::ForgedHead { author });
         }
-        claims.push(Claim { author, seq, held });
+        // At the same place and signed, but another: a fork, which no pull mends.
+        if seq > held_seq {
+            claims.push(Claim {
+                author,
+                seq,
+                held: held_seq,
+            });
+        }
     }
     Ok(claims)
 }
 
-async fn held(space: &Space, author: AuthorId) -> u64 {
+async fn held(space: &Space, author: AuthorId) -> Option<AuthorHead> {
     match space.head(author).await {
-        Ok(record) => record.map_or(0, |record| record.entry.head.seq),
+        Ok(record) => record.map(|record| record.entry.head),
         Err(error) => {
             warn!(%error, "cannot read a head");
-            0
+            None
         }
     }
 }
@@ -214,9 +233,57 @@ async fn apply_at_once(
                 metrics.runs_with_gap.inc();
                 0
             }
-            None => held(space, author).await,
+            None => held(space, author).await.map_or(0, |held| held.seq),
         };
         claims.push(Some(Claim { author, seq, held }));
     }
     Ok(claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater::{EventDraft, Headwater, generate_author};
+    use headwater_wire::EventId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn heads_claim_only_what_is_proven() {
+        let author = generate_author();
+        let space = Headwater::builder()
+            .open()
+            .create_space(&author)
+            .await
+            .unwrap();
+        let draft = EventDraft::new(16, 0, vec![5; 100]);
+        space.append(&author, draft).await.unwrap();
+        let ours = space.signed_head(author.id()).await.unwrap().unwrap();
+        let signed = |seq, byte| {
+            let id = EventId::from_bytes([byte; 32]);
+            SignedHead::sign(&author, space.id(), AuthorHead { seq, id })
+        };
+        let unsigned = |seq| {
+            let mut head = signed(seq, 1);
+            head.signature = ours.signature;
+            head
+        };
+        let claims = async |head| {
+            let claims = claims_of_heads(&space, &[head]).await?;
+            Ok::<_, Ignored>(
+                claims
+                    .iter()
+                    .map(|it| (it.seq, it.held))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let forged = Err(Ignored::ForgedHead {
+            author: author.id(),
+        });
+        assert_eq!(claims(ours).await, Ok(vec![(2, 2)]));
+        assert_eq!(claims(unsigned(2)).await, forged);
+        assert_eq!(claims(unsigned(3)).await, forged);
+        assert_eq!(claims(unsigned(1)).await, Ok(vec![]));
+        assert_eq!(claims(signed(2, 1)).await, Ok(vec![]));
+        assert_eq!(claims(signed(9, 1)).await, Ok(vec![(9, 2)]));
+    }
 }

@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
     announcement::AnnouncementCounter,
-    driver::{Driver, Old},
+    driver::{Driver, Old, Seldom},
     events::Shared,
     fresh::Fresh,
     gate::Gate,
@@ -297,6 +297,7 @@ impl GossipBridge {
             deferred: Vec::new(),
             report_at: None,
             pulls: FuturesUnordered::new(),
+            unread: Seldom::new(inner.announcer.trickle.i_min),
         };
         let (commands, taken) = mpsc::channel(COMMANDS);
         let closing = inner.closing.subscribe();

@@ -84,10 +84,11 @@ impl Fresh {
             }
             Some(_) => {}
             None => {
-                if self.heard.len() >= MAX_AUTHORS {
+                if self.heard.len() >= MAX_AUTHORS && !self.heard.contains_key(&author) {
                     self.heard.pop_first();
                 }
-                self.heard.insert(author, seq);
+                let heard = self.heard.entry(author).or_default();
+                *heard = seq.max(*heard);
             }
         }
     }
@@ -178,6 +179,7 @@ mod tests {
         assert!(fresh.take(&author.id()).is_none());
 
         fresh.heard(author.id(), 3);
+        fresh.heard(author.id(), 1);
         let heard = grow(&space, &author, &mut growth).await;
         assert_eq!(fresh.note(&heard), None);
         let own = grow(&space, &author, &mut growth).await;

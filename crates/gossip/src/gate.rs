@@ -6,10 +6,21 @@
 //!      ─▶ signature ─▶ noted in the sender table ─▶ inline runs decode              prove
 //! ```
 //!
-//! Two shares, because two can flood. What a sender *signed* counts against the sender, whoever
-//! relays it; what nobody signed counts against the neighbour that delivered it. So neither can
-//! one sender use up what the others need, nor can forged announcements use up the share of the
-//! sender they name.
+//! Shares are of two sides, because both can flood. What a sender *signed* counts against the
+//! sender, whoever relays it. Before that is known the neighbour that delivered a message answers
+//! for it, out of one of four shares ([`Share`]), each as large as [`BridgeLimits::neighbor`]:
+//!
+//! - what it claims to say itself, given back once the signature holds,
+//! - what it relays of known senders, given back likewise,
+//! - what it relays of senders not heard of before,
+//! - the older exchange, and what cannot be meant for us (undecodable, replayed, foreign).
+//!
+//! iroh-gossip relays before anybody judges, so honest neighbours deliver junk too. Junk uses up
+//! the last share and new names the one before it; known senders are heard all the same. Only
+//! announcements that *forge* a known sender compete with known senders, and only with those
+//! relayed by the same neighbour: who is a neighbour itself is heard out of its own share. What
+//! is dropped unread for want of a share is [`Ignored::NeighborTooOften`], which the caller treats
+//! as a loss and heals.
 
 use std::time::Duration;
 
@@ -69,8 +80,8 @@ pub(crate) enum Read {
 pub(crate) struct Unproven {
     signed: SignedAnnouncement,
     neighbor: EndpointId,
-    /// Whether the claimed sender proved itself before.
-    known: bool,
+    /// Out of which share it was taken.
+    share: Share,
 }
 
 /// An announcement its sender did sign. Its heads and runs still have to prove themselves.
@@ -85,6 +96,22 @@ pub(crate) struct Proven {
     pub(crate) newest: bool,
 }
 
+/// What a neighbour answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Share {
+    /// Announcements it says are its own.
+    Own,
+    /// Announcements in the name of senders that proved themselves before.
+    Known,
+    /// Announcements in the name of others.
+    New,
+    /// The older exchange, and what is known to be bad without a signature check.
+    Junk,
+}
+
+/// How many shares a neighbour has.
+const SHARES: usize = 4;
+
 /// The checks of one topic.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -92,7 +119,7 @@ pub(crate) struct Gate {
     me: EndpointId,
     max_bytes: usize,
     senders: SenderTable,
-    neighbors: Buckets<EndpointId>,
+    neighbors: Buckets<(EndpointId, Share)>,
 }
 
 impl Unproven {
@@ -113,7 +140,7 @@ impl Gate {
             me,
             max_bytes,
             senders: SenderTable::new(limits.sender, limits.senders),
-            neighbors: Buckets::new(limits.neighbor, limits.neighbors),
+            neighbors: Buckets::new(limits.neighbor, limits.neighbors.saturating_mul(SHARES)),
         }
     }
 
@@ -155,23 +182,23 @@ impl Gate {
         };
         let sender = signed.sender();
         self.admit(&signed, neighbor, now)
-            .map(|known| {
+            .map(|share| {
                 Read::Announcement(Unproven {
                     signed,
                     neighbor,
-                    known,
+                    share,
                 })
             })
             .map_err(|ignored| (ignored, Some(sender)))
     }
 
-    /// Whether an announcement is worth a signature check; then, whether its sender is known.
+    /// Whether an announcement is worth a signature check; then, out of which share.
     fn admit(
         &mut self,
         signed: &SignedAnnouncement,
         neighbor: EndpointId,
         now: Duration,
-    ) -> Result<bool, Ignored> {
+    ) -> Result<Share, Ignored> {
         let charge = |gate: &mut Self, ignored| gate.charged(ignored, neighbor, now).0;
         if signed.space() != self.space {
             let found = signed.space();
@@ -181,15 +208,16 @@ impl Gate {
             return Err(charge(self, Ignored::Own));
         }
         let counter = signed.counter();
-        let known = match self.senders.look_up(&signed.sender(), counter, now) {
-            Standing::Known => true,
-            Standing::New => false,
+        let share = match self.senders.look_up(&signed.sender(), counter, now) {
+            Standing::Known | Standing::New if signed.sender() == neighbor => Share::Own,
+            Standing::Known => Share::Known,
+            Standing::New => Share::New,
             Standing::Replayed => return Err(charge(self, Ignored::Replayed { counter })),
             // Looked up and dropped: too cheap to count against whoever relays it.
             Standing::TooOften => return Err(Ignored::SenderTooOften),
         };
-        if self.neighbors.try_take(neighbor, now) {
-            Ok(known)
+        if self.neighbors.try_take((neighbor, share), now) {
+            Ok(share)
         } else {
             Err(Ignored::NeighborTooOften)
         }
@@ -201,7 +229,7 @@ impl Gate {
         neighbor: EndpointId,
         now: Duration,
     ) -> Result<Read, (Ignored, Option<EndpointId>)> {
-        if !self.neighbors.try_take(neighbor, now) {
+        if !self.neighbors.try_take((neighbor, Share::Junk), now) {
             return Err((Ignored::NeighborTooOften, None));
         }
         match LegacyMessage::decode(content) {
@@ -211,18 +239,16 @@ impl Gate {
         }
     }
 
-    /// Counts a bad message against the neighbour that delivered it.
+    /// Counts a bad message against the neighbour that delivered it, as far as it has a share
+    /// left: it is told apart already, so nothing is lost by it.
     fn charged(
         &mut self,
         ignored: Ignored,
         neighbor: EndpointId,
         now: Duration,
     ) -> (Ignored, Option<EndpointId>) {
-        if self.neighbors.try_take(neighbor, now) {
-            (ignored, None)
-        } else {
-            (Ignored::NeighborTooOften, None)
-        }
+        self.neighbors.try_take((neighbor, Share::Junk), now);
+        (ignored, None)
     }
 
     /// Checks the signature, and decodes what came along. To be called only for senders the
@@ -231,11 +257,11 @@ impl Gate {
         let Unproven {
             signed,
             neighbor,
-            known,
+            share,
         } = unproven;
         let announcement = signed.verify().map_err(|_| Ignored::Forged)?;
-        if known {
-            self.neighbors.give_back(&neighbor);
+        if matches!(share, Share::Own | Share::Known) {
+            self.neighbors.give_back(&(neighbor, share));
         }
         let (sender, counter) = (announcement.sender, announcement.counter);
         let newest = self.senders.note(sender, counter, now);
@@ -409,9 +435,59 @@ mod tests {
     #[test]
     fn senders_that_are_all_new_use_up_the_share_of_who_delivers_them() {
         let mut gate = gate();
-        let passed = (1..=50).filter(|sender| pass(&mut gate, signed(*sender, 1), 8).is_ok());
+        let passed = (10..60).filter(|sender| pass(&mut gate, signed(*sender, 1), 8).is_ok());
         assert_eq!(passed.count(), 5);
         pass(&mut gate, signed(60, 1), 7).unwrap();
+    }
+
+    #[test]
+    fn junk_that_a_neighbor_relays_leaves_known_and_new_senders_heard_through_it() {
+        let mut gate = gate();
+        pass(&mut gate, signed(1, 1), 8).unwrap();
+        let mut elsewhere = said(2, 1);
+        elsewhere.space = SpaceId::from_bytes([2; 32]);
+        let request = LegacyMessage::SyncRequest {
+            state_hash: [1; 32],
+            topic: [2; 32],
+        };
+        let junk = [
+            Bytes::from_static(&[77, 1]),
+            Bytes::from_static(&[16, 1]),
+            vec![16; MAX + 1].into(),
+            signed(1, 1),
+            elsewhere.sign(&key(2), MAX).unwrap(),
+            request.encode().into(),
+        ];
+        for _ in 0..100 {
+            for junk in &junk {
+                gate.read(junk.clone(), id(8), NOW).ok();
+            }
+        }
+        pass(&mut gate, signed(1, 2), 8).unwrap();
+        pass(&mut gate, signed(3, 1), 8).unwrap();
+        for number in 10..60 {
+            pass(&mut gate, signed(number, 1), 8).ok();
+        }
+        pass(&mut gate, signed(1, 3), 8).unwrap();
+    }
+
+    #[test]
+    fn a_neighbor_that_relays_forged_announcements_is_heard_itself() {
+        let mut gate = gate();
+        pass(&mut gate, signed(1, 1), 7).unwrap();
+        for n in 1..=20 {
+            pass(&mut gate, forged(1, 100 + n), 8).unwrap_err();
+        }
+        pass(&mut gate, signed(8, 1), 8).unwrap();
+        pass(&mut gate, signed(8, 2), 8).unwrap();
+    }
+
+    #[test]
+    fn what_a_neighbor_forges_in_its_own_name_is_bounded_too() {
+        let mut gate = gate();
+        let checked =
+            (1..=20).filter(|n| pass(&mut gate, forged(8, *n), 8).unwrap_err() == Ignored::Forged);
+        assert_eq!(checked.count(), 5);
     }
 
     #[test]

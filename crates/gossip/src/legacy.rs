@@ -16,14 +16,11 @@ use bytes::Bytes;
 use headwater::{
     Space, StoreError,
     proto::history::TailWant,
-    wire::{
-        AuthorId, ClockEntry, Run, SpaceId,
-        legacy::LegacyMessage,
-        limits::{MAX_LEGACY_EVENTS, MAX_RUN_BYTES},
-    },
+    wire::{AuthorId, ClockEntry, Run, SpaceId, legacy::LegacyMessage, limits::MAX_LEGACY_EVENTS},
 };
 
-/// What a request of the older exchange gets. Dumps that arrive are applied under each of these.
+/// What a request of the older exchange gets. Dumps that arrive are applied under
+/// each of these. Both count only from neighbours the node's policy lets read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LegacyPolicy {
     /// Nothing.
@@ -61,6 +58,11 @@ const BATCH_FIXED_BYTES: usize = 3;
 /// Bytes of an entry's length, at most.
 const ENTRY_PREFIX_BYTES: usize = 3;
 
+/// Bytes of runs a dump is made of, at most: 500 events of 8 KiB each. The whole dump is held in
+/// memory and goes to everybody on the topic. Of a space with larger events it holds fewer; a dump
+/// never was all of a large space.
+const MAX_DUMP_BYTES: usize = 4 * 1024 * 1024;
+
 /// A dump, ready to be broadcast.
 #[derive(Debug, Default)]
 pub(crate) struct Dump {
@@ -87,24 +89,27 @@ pub(crate) async fn dump(space: &Space, max_bytes: usize) -> Result<Dump, StoreE
     }
     let wants = share(&heads, MAX_LEGACY_EVENTS as u64);
     let (store, id) = (Arc::clone(space.node().store()), space.id());
-    // As many bytes as the events could have at most: their number is what bounds them.
-    let read = move || store.read_runs(&id, &wants, MAX_LEGACY_EVENTS * MAX_RUN_BYTES);
-    let stored = match tokio::task::spawn_blocking(read).await {
-        Ok(stored) => stored?,
-        // Panicked or cancelled: there is no dump.
-        Err(_) => return Ok(Dump::default()),
+    let make = move || {
+        let stored = store.read_runs(&id, &wants, MAX_DUMP_BYTES)?;
+        let runs = cut(stored
+            .into_iter()
+            .filter_map(|stored| Run::decode(stored.bytes).ok()));
+        Ok(pack(order(runs, &id), &id, max_bytes))
     };
-    let mut left = MAX_LEGACY_EVENTS;
-    let runs = stored
-        .into_iter()
-        .filter_map(|stored| Run::decode(stored.bytes).ok())
-        .take_while(|run| {
-            let fits = run.event_count() <= left;
-            left = left.saturating_sub(run.event_count());
-            fits
-        })
-        .collect();
-    Ok(pack(order(runs, &id), &id, max_bytes))
+    // Panicked or cancelled: there is no dump.
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|_| Ok(Dump::default()))
+}
+
+/// The first runs, as many as a dump may hold: by their events, and by their bytes.
+fn cut(runs: impl Iterator<Item = Run>) -> Vec<Run> {
+    let (mut events, mut bytes) = (MAX_LEGACY_EVENTS, MAX_DUMP_BYTES);
+    let fitting = runs.map_while(|run| {
+        events = events.checked_sub(run.event_count())?;
+        bytes = bytes.checked_sub(run.as_bytes().len())?;
+        Some(run)
+    });
+    fitting.collect()
 }
 
 /// The last events of each log, `total` in all: short logs whole, long ones as much as is left.
@@ -390,6 +395,16 @@ mod tests {
         }
         let (one, two) = (held.summary().await.unwrap(), copy.summary().await.unwrap());
         assert_eq!(one.unwrap().digest, two.unwrap().digest);
+    }
+
+    #[test]
+    fn a_dump_holds_no_more_bytes_than_it_may() {
+        let draft = EventDraft::new(16, 0, vec![0; 60_000]);
+        let large = sign_runs(&space(), &author(7), None, [draft]).unwrap();
+        let run = large[0].run().clone();
+        let runs = cut(std::iter::repeat_n(run.clone(), 400));
+        let bytes: usize = runs.iter().map(|run| run.as_bytes().len()).sum();
+        assert!(bytes <= MAX_DUMP_BYTES && bytes + run.as_bytes().len() > MAX_DUMP_BYTES);
     }
 
     #[tokio::test]

@@ -21,10 +21,12 @@ pub struct BridgeLimits {
     /// sender coalesces what changes within 50 ms into at most four announcements. Only
     /// announcements the sender did sign count against it, so nobody can use up another's share.
     pub sender: Rate,
-    /// Messages taken from one neighbour that turn out to be nobody's: not decodable, forged,
-    /// replayed, of senders not heard of before, or of the older exchange. Default 100 a second
-    /// and 500 at once, some 4 ms of a core a second. What known senders signed is not counted,
-    /// whoever passes it on: a neighbour relays what others say.
+    /// Messages taken from one neighbour that turn out to be nobody's. It has four such shares:
+    /// for what it forges in its own name, for what is forged in the name of known senders, for
+    /// senders not heard of before, and for the rest (not decodable, replayed, of the older
+    /// exchange). Default 100 a second and 500 at once, each some 4 ms of a core a second. What
+    /// known senders signed is not counted, whoever passes it on: a neighbour relays what others
+    /// say.
     pub neighbor: Rate,
     /// Senders whose last counter is remembered. Default 4,096, some 400 KiB. The one not heard
     /// for the longest time goes first; its old announcements could then be replayed, which

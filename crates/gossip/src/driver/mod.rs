@@ -40,6 +40,7 @@ use crate::{
     metrics::BridgeMetrics,
 };
 pub(crate) use old::Old;
+pub(crate) use receive::Seldom;
 
 /// How long growth waits to be counted into the digest. A burst then costs one look into the
 /// store, and a single event is with everybody before the bridges do their accounts.
@@ -99,6 +100,8 @@ pub(crate) struct Driver {
     /// When to tell of it, and of the digest.
     pub(crate) report_at: Option<time::Instant>,
     pub(crate) pulls: FuturesUnordered<BoxFuture<PullEnd>>,
+    /// When messages dropped unread are told of as lost.
+    pub(crate) unread: Seldom,
 }
 
 /// Tells the handles, however the loop ends.
@@ -221,7 +224,9 @@ impl Driver {
         let mut news = News::default();
         for growth in grown {
             let in_flight = self.in_flight.get(&growth.author);
-            let in_flight = in_flight.is_some_and(|seq| growth.through <= *seq);
+            // What is in flight is not verified: it says nothing of what is written here.
+            let in_flight =
+                growth.from_peers && in_flight.is_some_and(|seq| growth.through <= *seq);
             if self.old.explains(&growth) {
                 // Everybody heard the dump.
             } else if in_flight || self.fresh.was_heard(&growth) {

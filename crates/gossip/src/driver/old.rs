@@ -1,11 +1,13 @@
 //! The older exchange on the same topic: see [`LegacyPolicy`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use headwater::{ApplyRunsError, LogGrowth};
+use headwater::{ApplyRunsError, LogGrowth, wire::AppendError};
 use headwater_proto::announcer::{ANNOUNCEMENT_FIXED_BYTES, HEAD_BYTES};
-use headwater_wire::{AuthorId, Run, legacy::LegacyMessage};
+use headwater_wire::{
+    AuthorId, HeadsDigest, Run, legacy::LegacyMessage, limits::MAX_LEGACY_EVENTS,
+};
 use iroh::EndpointId;
 use n0_future::time::{Instant, sleep_until};
 use tracing::{debug, warn};
@@ -21,7 +23,10 @@ use crate::{
 /// Requests of ours wait up to this, so that one node asks and the others hear that it did.
 const ASK_JITTER: Duration = Duration::from_secs(1);
 
-/// Logs remembered whose growth came from a dump.
+/// Answers of ours wait up to this, so that one node answers and the others hear that it did.
+const ANSWER_JITTER: Duration = Duration::from_secs(1);
+
+/// Logs remembered whose growth came from a dump, and logs remembered that others served.
 const MAX_HEARD: usize = 1024;
 
 /// What is owed to old nodes.
@@ -35,8 +40,10 @@ pub(crate) struct Old {
     ask_at: Option<Instant>,
     asked: Option<Instant>,
     requests: u64,
-    /// Heads that came in dumps, which everybody on the topic heard.
+    /// Heads that came in dumps and were stored, which everybody on the topic heard.
     heard: BTreeMap<AuthorId, u64>,
+    /// Heads proven in dumps since an answer is due: what others answered.
+    served: BTreeMap<AuthorId, u64>,
 }
 
 /// What is due now.
@@ -59,6 +66,7 @@ impl Old {
             // Not the numbers of the last start again.
             requests: u64::from_be_bytes(random()),
             heard: BTreeMap::new(),
+            served: BTreeMap::new(),
         }
     }
 
@@ -68,8 +76,11 @@ impl Old {
             return;
         }
         let soonest = |last: Option<Instant>, every| last.map_or(now, |last| now.max(last + every));
-        let answer_at = soonest(self.answered, self.answer_every);
-        self.answer_at.get_or_insert(answer_at);
+        if self.answer_at.is_none() {
+            let soonest = soonest(self.answered, self.answer_every);
+            self.answer_at = Some(soonest + ANSWER_JITTER.mul_f64(fraction()));
+            self.served.clear();
+        }
         let ask_at = soonest(self.asked, self.ask_every) + ASK_JITTER.mul_f64(fraction());
         self.ask_at.get_or_insert(ask_at);
     }
@@ -78,6 +89,31 @@ impl Old {
     fn others_asked(&mut self, now: Instant) {
         self.ask_at = None;
         self.asked = Some(now);
+    }
+
+    /// Somebody announced. Where an announcement is the answer, one that says of the same digest
+    /// is as good as ours.
+    pub(super) fn others_announced(&mut self, digest: &HeadsDigest, ours: &HeadsDigest) {
+        if self.policy == LegacyPolicy::AnnounceHeads && digest == ours {
+            self.answer_at = None;
+        }
+    }
+
+    /// A dump held this much of a log, as its author signed it.
+    fn was_served(&mut self, author: AuthorId, seq: u64) {
+        if self.answer_at.is_none() {
+            return;
+        }
+        if self.served.len() >= MAX_HEARD {
+            self.served.pop_first();
+        }
+        let served = self.served.entry(author).or_default();
+        *served = seq.max(*served);
+    }
+
+    /// Whether others served all these heads since the answer was asked for.
+    fn all_served(&self, mut heads: impl Iterator<Item = (AuthorId, u64)>) -> bool {
+        heads.all(|(author, seq)| self.served.get(&author).is_some_and(|it| *it >= seq))
     }
 
     /// Waits until something is due. Safe to cancel.
@@ -103,7 +139,7 @@ impl Old {
         self.heard.insert(author, seq);
     }
 
-    /// Whether a log grew by a dump, so that it need not be announced.
+    /// Whether a log grew by a dump alone, so that it need not be announced.
     pub(super) fn explains(&mut self, growth: &LogGrowth) -> bool {
         let Some(seq) = self.heard.get(&growth.author).copied() else {
             return false;
@@ -111,7 +147,7 @@ impl Old {
         if growth.through >= seq {
             self.heard.remove(&growth.author);
         }
-        growth.through <= seq
+        growth.from_peers && growth.through <= seq
     }
 }
 
@@ -120,7 +156,13 @@ fn fraction() -> f64 {
 }
 
 impl Driver {
+    /// Nobody signs these messages: the neighbour that delivers one has to answer for it.
     pub(super) async fn on_old_message(&mut self, message: LegacyMessage, neighbor: EndpointId) {
+        let policy = Arc::clone(self.space.node().policy());
+        if !policy.may_read(neighbor, self.space.id()).await {
+            self.ignore(&Ignored::Refused, None, neighbor);
+            return;
+        }
         match message {
             LegacyMessage::SyncRequest { topic, .. } if topic != *self.topic.as_bytes() => {
                 self.ignore(&Ignored::ForeignTopic, None, neighbor);
@@ -175,6 +217,19 @@ impl Driver {
     }
 
     async fn serve_dump(&mut self) {
+        match self.space.heads_page(None, MAX_LEGACY_EVENTS).await {
+            Ok(page) => {
+                let heads = page.heads.iter().map(|record| record.entry);
+                if self
+                    .old
+                    .all_served(heads.map(|it| (it.author, it.head.seq)))
+                {
+                    debug!("others answered");
+                    return;
+                }
+            }
+            Err(error) => warn!(%error, "cannot read the heads"),
+        }
         let dump = match legacy::dump(&self.space, self.max_bytes).await {
             Ok(dump) => dump,
             Err(error) => {
@@ -219,9 +274,6 @@ impl Driver {
                 }
             }
         }
-        for run in &runs {
-            self.old.came_in_a_dump(run.author(), run.last_seq());
-        }
         if self.apply_dump(runs.clone(), neighbor).await.is_err() {
             // One bad run refuses all of a call: take the others one by one.
             for run in runs {
@@ -240,13 +292,26 @@ impl Driver {
         if runs.is_empty() {
             return Ok(());
         }
+        let said: Vec<_> = runs
+            .iter()
+            .map(|run| (run.author(), run.last_seq()))
+            .collect();
         match self.space.apply(runs, neighbor).await {
             Ok(outcomes) => {
-                for outcome in outcomes {
+                for ((author, seq), outcome) in said.into_iter().zip(outcomes) {
                     match outcome {
-                        Ok(_) => self.metrics.legacy_runs_stored.inc(),
-                        Err(_) => self.metrics.legacy_runs_refused.inc(),
-                    };
+                        Ok(appended) => {
+                            self.metrics.legacy_runs_stored.inc();
+                            self.old.came_in_a_dump(author, appended.head.seq);
+                            self.old.was_served(author, seq);
+                        }
+                        Err(error) => {
+                            self.metrics.legacy_runs_refused.inc();
+                            if matches!(error, AppendError::Stale { .. }) {
+                                self.old.was_served(author, seq);
+                            }
+                        }
+                    }
                 }
                 Ok(())
             }
@@ -256,5 +321,81 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater::{EventDraft, Headwater, generate_author};
+
+    use super::*;
+
+    fn old(policy: LegacyPolicy) -> Old {
+        Old::new(policy, &BridgeLimits::default())
+    }
+
+    fn author(number: u8) -> AuthorId {
+        AuthorId::from_bytes([number; 32])
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_after_a_wait_that_is_bounded() {
+        let now = Instant::now();
+        let mut old = old(LegacyPolicy::AnnounceHeads);
+        old.was_asked(now);
+        let due = old.answer_at.unwrap();
+        assert!((now..=now + ANSWER_JITTER).contains(&due));
+        old.was_asked(now + ANSWER_JITTER);
+        assert_eq!(old.answer_at, Some(due));
+    }
+
+    #[tokio::test]
+    async fn an_announcement_of_the_same_digest_is_the_answer() {
+        let [ours, other] = [1, 2].map(|byte| HeadsDigest::from_bytes([byte; 32]));
+        let mut announcing = old(LegacyPolicy::AnnounceHeads);
+        announcing.was_asked(Instant::now());
+        announcing.others_announced(&other, &ours);
+        assert!(announcing.answer_at.is_some());
+        announcing.others_announced(&ours, &ours);
+        assert_eq!(announcing.answer_at, None);
+
+        let mut serving = old(LegacyPolicy::ServeDump);
+        serving.was_asked(Instant::now());
+        serving.others_announced(&ours, &ours);
+        assert!(serving.answer_at.is_some());
+    }
+
+    #[tokio::test]
+    async fn dumps_that_hold_all_of_ours_are_the_answer_if_they_came_after_the_question() {
+        let mut old = old(LegacyPolicy::ServeDump);
+        let heads = || [(author(1), 5), (author(2), 3)].into_iter();
+        old.was_served(author(1), 5);
+        old.was_asked(Instant::now());
+        old.was_served(author(2), 3);
+        assert!(!old.all_served(heads()));
+        old.was_served(author(1), 4);
+        assert!(!old.all_served(heads()));
+        old.was_served(author(1), 6);
+        old.was_served(author(1), 2);
+        assert!(old.all_served(heads()));
+    }
+
+    #[tokio::test]
+    async fn a_dump_explains_what_it_brought_and_nothing_written_here() {
+        let writing = generate_author();
+        let node = Headwater::builder().open();
+        let space = node.create_space(&writing).await.unwrap();
+        let mut growth = space.growth();
+        let draft = EventDraft::new(16, 0, vec![5; 100]);
+        space.append(&writing, draft).await.unwrap();
+        let mut grown = growth.next().await.remove(0);
+        assert!(!grown.from_peers);
+        let mut old = old(LegacyPolicy::default());
+        old.came_in_a_dump(writing.id(), 3);
+        assert!(!old.explains(&grown));
+        grown.from_peers = true;
+        assert!(old.explains(&grown));
+        grown.through = 4;
+        assert!(!old.explains(&grown));
     }
 }

@@ -1,6 +1,6 @@
 //! What comes in over the topic.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use headwater_proto::announcer::{Announcer, HeardAnnouncement};
@@ -16,6 +16,31 @@ use crate::{
     gate::{Ignored, Read, Unproven},
     link::LinkEvent,
 };
+
+/// Something done at most once in a while.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    every: Duration,
+    again_at: Option<Instant>,
+}
+
+impl Seldom {
+    pub(crate) fn new(every: Duration) -> Self {
+        Self {
+            every,
+            again_at: None,
+        }
+    }
+
+    /// Whether it may be done now; then it is taken for done.
+    fn may(&mut self, now: Instant) -> bool {
+        let may = self.again_at.is_none_or(|at| at <= now);
+        if may {
+            self.again_at = Some(now + self.every);
+        }
+        may
+    }
+}
 
 impl Driver {
     pub(super) async fn on_link(&mut self, event: LinkEvent) {
@@ -90,8 +115,19 @@ impl Driver {
             Ok(read) => Some(read),
             Err((ignored, sender)) => {
                 self.ignore(&ignored, sender, neighbor);
+                if ignored == Ignored::NeighborTooOften {
+                    self.on_unread();
+                }
                 None
             }
+        }
+    }
+
+    /// A message was dropped unread: it may have been news. Told of once in a while, as whoever
+    /// floods the topic would have this node pull all the time.
+    fn on_unread(&mut self) {
+        if self.unread.may(Instant::now()) {
+            self.shared.announcer(Announcer::handle_overflow);
         }
     }
 
@@ -146,6 +182,7 @@ impl Driver {
     pub(super) async fn on_applied(&mut self, applied: Vec<Heard>) {
         self.in_flight.clear();
         for heard in applied {
+            self.old.others_announced(&heard.digest, &self.digest);
             for claim in &heard.claims {
                 self.fresh.heard(claim.author, claim.seq);
             }
@@ -163,5 +200,21 @@ impl Driver {
         if self.report_at.is_some_and(|at| at <= Instant::now()) {
             self.report_deferred().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seldom_is_done_at_once_and_then_once_in_each_while() {
+        let every = Duration::from_secs(4);
+        let (mut seldom, start) = (Seldom::new(every), Instant::now());
+        assert!(seldom.may(start));
+        assert!(!seldom.may(start));
+        assert!(!seldom.may(start + every / 2));
+        assert!(seldom.may(start + every));
+        assert!(!seldom.may(start + every));
     }
 }

@@ -12,7 +12,7 @@ impl Driver {
         &mut self,
         changed: Vec<AuthorId>,
         inline: Vec<AuthorId>,
-        periodic: bool,
+        mut periodic: bool,
     ) {
         if self.shared.is_alone() {
             // Whoever comes is compared with by digest.
@@ -55,6 +55,8 @@ impl Driver {
                 max, "an announcement does not fit: the digest has to do"
             );
             self.metrics.announcements_cut.inc();
+            periodic = true;
+            announcement.digest = self.read_digest().await;
             announcement.changed.clear();
             announcement.inline.clear();
             signed = announcement.sign(&self.key, self.max_bytes);

@@ -70,7 +70,11 @@ pub(crate) fn hasty() -> AnnouncerConfig {
     }
 }
 
-async fn mounted(lookup: &MemoryLookup, key: SecretKey) -> (Headwater, Gossip, Router) {
+async fn mounted(
+    lookup: &MemoryLookup,
+    key: SecretKey,
+    node: headwater::Builder,
+) -> (Headwater, Gossip, Router) {
     let endpoint = Endpoint::builder(presets::Minimal)
         .secret_key(key)
         .address_lookup(lookup.clone())
@@ -81,7 +85,7 @@ async fn mounted(lookup: &MemoryLookup, key: SecretKey) -> (Headwater, Gossip, R
         .await
         .expect("endpoint");
     lookup.add_endpoint_info(endpoint.addr());
-    let headwater = Headwater::builder().spawn(endpoint.clone());
+    let headwater = node.spawn(endpoint.clone());
     let gossip = Gossip::builder().spawn(endpoint.clone());
     let router = Router::builder(endpoint)
         .accept(ALPN, headwater.clone())
@@ -99,7 +103,16 @@ impl Member {
         lookup: &MemoryLookup,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        let (headwater, gossip, router) = mounted(lookup, SecretKey::generate()).await;
+        Self::build_on(lookup, Headwater::builder(), configure).await
+    }
+
+    /// With a node of one's own making.
+    pub(crate) async fn build_on(
+        lookup: &MemoryLookup,
+        node: headwater::Builder,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let (headwater, gossip, router) = mounted(lookup, SecretKey::generate(), node).await;
         let builder = GossipBridge::builder(headwater.clone(), gossip.clone()).announcer(hasty());
         let bridge = configure(builder.boot(1)).spawn();
         Self {
@@ -136,7 +149,8 @@ pub(crate) async fn shut_down(members: impl IntoIterator<Item = Member>) {
 
 impl Outsider {
     pub(crate) async fn spawn(lookup: &MemoryLookup) -> Self {
-        let (headwater, gossip, router) = mounted(lookup, SecretKey::generate()).await;
+        let (headwater, gossip, router) =
+            mounted(lookup, SecretKey::generate(), Headwater::builder()).await;
         Self {
             headwater,
             gossip,
