@@ -112,14 +112,36 @@ impl Spread {
 }
 
 /// The value below which this share of all values lies; 0 without any.
-#[must_use]
-pub fn percentile(values: &mut [f64], share: f64) -> f64 {
+fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let place = (values.len() as f64 * share) as usize;
     values
         .get(place.min(values.len().saturating_sub(1)))
         .copied()
         .unwrap_or_default()
+}
+
+/// Medians and tails of the latencies of each repetition, in the unit they are given in.
+#[derive(Debug, Default)]
+pub struct Percentiles {
+    /// The median of each repetition.
+    pub p50: Vec<f64>,
+    /// The value that one in a hundred lies above, of each repetition.
+    pub p99: Vec<f64>,
+}
+
+impl Percentiles {
+    /// Adds a repetition.
+    pub fn take(&mut self, values: &mut [f64]) {
+        self.p50.push(percentile(values, 0.5));
+        self.p99.push(percentile(values, 0.99));
+    }
+}
+
+/// A duration in milliseconds.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// Memory this process has now, in KiB.

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Instant};
 use headwater::{Headwater, LogStore};
 
 use super::Kept;
-use crate::{Error, corpus, row::Row, sample::percentile};
+use crate::{
+    Error, corpus,
+    row::Row,
+    sample::{Percentiles, millis},
+};
 
 /// The name of the family.
 pub const FAMILY: &str = "append";
@@ -21,8 +25,7 @@ pub async fn measure(appends: usize, reps: usize, kept: Kept) -> Result<Vec<Row>
     let mut rows = Vec::new();
     for (writers, batch) in [(1, 1), (8, 1), (1, 100), (1, 1_000)] {
         let mut rates = Vec::new();
-        let mut p50 = Vec::new();
-        let mut p99 = Vec::new();
+        let mut calls = Percentiles::default();
         for _ in 0..reps {
             let folder = tempfile::tempdir()?;
             let store: Arc<dyn LogStore> = kept.store(folder.path())?;
@@ -43,7 +46,7 @@ pub async fn measure(appends: usize, reps: usize, kept: Kept) -> Result<Vec<Row>
                             .collect();
                         let start = Instant::now();
                         space.append_batch(&author, drafts).await?;
-                        took.push(start.elapsed().as_secs_f64() * 1e3);
+                        took.push(millis(start.elapsed()));
                     }
                     Ok::<_, Error>(took)
                 });
@@ -53,8 +56,7 @@ pub async fn measure(appends: usize, reps: usize, kept: Kept) -> Result<Vec<Row>
                 took.extend(writer??);
             }
             rates.push((took.len() * batch) as f64 / start.elapsed().as_secs_f64() / 1e3);
-            p50.push(percentile(&mut took, 0.5));
-            p99.push(percentile(&mut took, 0.99));
+            calls.take(&mut took);
             node.shutdown().await;
         }
         let work = match (writers, batch) {
@@ -65,8 +67,8 @@ pub async fn measure(appends: usize, reps: usize, kept: Kept) -> Result<Vec<Row>
         rows.push(
             Row::new(FAMILY, work, format!("Headwater, {}", kept.name()), reps)
                 .figure("k events/s", 2, rates)
-                .figure("p50 ms a call", 3, p50)
-                .figure("p99 ms a call", 3, p99),
+                .figure("p50 ms a call", 3, calls.p50)
+                .figure("p99 ms a call", 3, calls.p99),
         );
     }
     Ok(rows)

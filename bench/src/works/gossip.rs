@@ -18,7 +18,11 @@ use iroh_gossip::{ALPN as GOSSIP_ALPN, TopicId, api, api::GossipSender, net::Gos
 use n0_future::{StreamExt as _, join_all, task::AbortOnDropHandle, time};
 use tokio::sync::mpsc;
 
-use crate::{Error, corpus, row::Row, sample::percentile};
+use crate::{
+    Error, corpus,
+    row::Row,
+    sample::{Percentiles, millis},
+};
 
 /// The name of the family.
 pub const FAMILY: &str = "gossip delivery";
@@ -238,21 +242,4 @@ async fn last(had: &mut mpsc::UnboundedReceiver<Instant>) -> Result<Instant, Err
         last = last.max(next);
     }
     last.ok_or_else(|| "nobody listens".into())
-}
-
-#[derive(Debug, Default)]
-struct Percentiles {
-    p50: Vec<f64>,
-    p99: Vec<f64>,
-}
-
-impl Percentiles {
-    fn take(&mut self, values: &mut [f64]) {
-        self.p50.push(percentile(values, 0.5));
-        self.p99.push(percentile(values, 0.99));
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

@@ -4,7 +4,7 @@
 //! The round trips go over a second connection of these endpoints: a connection speaks one
 //! protocol. Each append is followed by one round trip, so that noise meets both.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use headwater::{SubscribeFrom, SubscriptionItem, SyncOptions};
 use n0_future::StreamExt as _;
@@ -14,7 +14,7 @@ use crate::{
     Error, corpus,
     nodes::{ECHO_ALPN, Puller, Server},
     row::Row,
-    sample::percentile,
+    sample::{Percentiles, millis},
 };
 
 /// The name of the family.
@@ -107,21 +107,4 @@ pub async fn measure(events: usize, reps: usize, kept: Kept) -> Result<Vec<Row>,
         row(format!("bare round trip, beside {name}"), &echo),
         row(format!("Headwater, {name} on both sides"), &delivery).figure("p50 ÷ bare", 2, ratio),
     ])
-}
-
-#[derive(Debug, Default)]
-struct Percentiles {
-    p50: Vec<f64>,
-    p99: Vec<f64>,
-}
-
-impl Percentiles {
-    fn take(&mut self, values: &mut [f64]) {
-        self.p50.push(percentile(values, 0.5));
-        self.p99.push(percentile(values, 0.99));
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
