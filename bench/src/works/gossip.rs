@@ -1,9 +1,13 @@
 //! From the call of `append` on one of ten live nodes to the event on subscribers of the nine
 //! others, beside as many bytes broadcast by the same gossip instances on a topic of their own.
 //!
-//! Each event is followed by one bare broadcast, so that noise meets both. They are as far apart
-//! as announcements are: what comes sooner is coalesced, and would be measured as waiting. Every
-//! repetition gathers anew, since each topic grows a tree of its own, by chance.
+//! Each event is followed by one bare broadcast as large as the announcement that carried it, so
+//! that noise meets both. Events are as far apart as announcements are: what comes sooner is
+//! coalesced, and would be measured as waiting. Every repetition gathers anew, since each topic
+//! grows a tree of its own, by chance.
+//!
+//! CPU time is that of the whole process from the call until the next one, of the nodes at both
+//! ends and of those that relay, accounts that are done later included.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::{
     Error, corpus,
     row::Row,
-    sample::{Percentiles, millis},
+    sample::{Meter, Percentiles, millis},
 };
 
 /// The name of the family.
@@ -39,24 +43,28 @@ const LIMIT: Duration = Duration::from_secs(30);
 ///
 /// If nodes do not find each other, or an event does not come.
 pub async fn measure(events: usize, reps: usize) -> Result<Vec<Row>, Error> {
-    let (mut live, mut bare) = (Percentiles::default(), Percentiles::default());
-    let mut pulls = Vec::new();
+    let (mut live, mut bare) = (Subject::default(), Subject::default());
+    let (mut bytes, mut pulls) = (Vec::new(), Vec::new());
     for _ in 0..reps {
         let mut network = Network::gather().await?;
         // Trees settle with the first messages.
         network.round(events / 4 + 5).await?;
         let pulls_before = network.pulls();
-        let (mut delivered, mut broadcast) = network.round(events).await?;
-        live.take(&mut delivered);
-        bare.take(&mut broadcast);
+        let (delivered, broadcast) = network.round(events).await?;
+        live.take(delivered);
+        bare.take(broadcast);
+        bytes.push(network.announcement_bytes as f64);
         pulls.push((network.pulls() - pulls_before) as f64);
         network.stop().await;
     }
     let work = format!("{events} events of {PAYLOAD} B to all of {NODES} nodes, one by one");
-    let row = |subject: &str, percentiles: &Percentiles| {
+    let row = |subject: &str, of: &Subject| {
         Row::new(FAMILY, work.clone(), subject, reps)
-            .figure("p50 ms", 3, percentiles.p50.iter().copied())
-            .figure("p99 ms", 3, percentiles.p99.iter().copied())
+            .figure("p50 ms", 3, of.last.p50.iter().copied())
+            .figure("p99 ms", 3, of.last.p99.iter().copied())
+            .figure("p50 of each ms", 3, of.each.p50.iter().copied())
+            .figure("CPU µs/delivery", 0, of.cpu.iter().copied())
+            .figure("bytes", 0, bytes.iter().copied())
     };
     let ratio = |of: &[f64], to: &[f64]| -> Vec<f64> {
         of.iter().zip(to).map(|(of, to)| of / to).collect()
@@ -64,10 +72,61 @@ pub async fn measure(events: usize, reps: usize) -> Result<Vec<Row>, Error> {
     Ok(vec![
         row("bare iroh-gossip", &bare),
         row("Headwater, live", &live)
-            .figure("p50 ÷ bare", 2, ratio(&live.p50, &bare.p50))
-            .figure("p99 ÷ bare", 2, ratio(&live.p99, &bare.p99))
+            .figure("p50 ÷ bare", 2, ratio(&live.last.p50, &bare.last.p50))
+            .figure("p99 ÷ bare", 2, ratio(&live.last.p99, &bare.last.p99))
             .figure("pulls", 0, pulls),
     ])
+}
+
+/// What was measured of one subject: a value for each repetition.
+#[derive(Default)]
+struct Subject {
+    /// To the last of the listeners.
+    last: Percentiles,
+    /// To each of them.
+    each: Percentiles,
+    /// Microseconds of CPU time for one listener.
+    cpu: Vec<f64>,
+}
+
+/// What was measured of one subject in one round, in milliseconds.
+#[derive(Default)]
+struct Round {
+    last: Vec<f64>,
+    each: Vec<f64>,
+    cpu: Duration,
+}
+
+impl Subject {
+    fn take(&mut self, mut round: Round) {
+        let deliveries = round.each.len().max(1) as f64;
+        self.last.take(&mut round.last);
+        self.each.take(&mut round.each);
+        self.cpu.push(round.cpu.as_secs_f64() * 1e6 / deliveries);
+    }
+}
+
+impl Round {
+    /// Waits until all listeners had it, and for what follows.
+    async fn take(
+        &mut self,
+        start: Instant,
+        cpu: &Meter,
+        had: &mut mpsc::UnboundedReceiver<Instant>,
+        rest: Duration,
+    ) -> Result<(), Error> {
+        let mut last = start;
+        for _ in 1..NODES {
+            let at = time::timeout(LIMIT, had.recv()).await?;
+            let at = at.ok_or("nobody listens")?;
+            self.each.push(millis(at - start));
+            last = last.max(at);
+        }
+        self.last.push(millis(last - start));
+        time::sleep(rest).await;
+        self.cpu += cpu.stop().1;
+        Ok(())
+    }
 }
 
 /// One node on both topics.
@@ -87,6 +146,8 @@ struct Network {
     events: mpsc::UnboundedReceiver<Instant>,
     messages: mpsc::UnboundedReceiver<Instant>,
     serial: u64,
+    /// Of the last announcement that carried an event.
+    announcement_bytes: usize,
     _listening: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -169,30 +230,47 @@ impl Network {
             events,
             messages,
             serial: 0,
+            announcement_bytes: PAYLOAD,
             _listening: listening,
         })
     }
 
-    /// How long each of a number of events, and each bare message after one, took to the last.
-    async fn round(&mut self, events: usize) -> Result<(Vec<f64>, Vec<f64>), Error> {
-        let apart = AnnouncerConfig::default().announce_interval;
+    /// What was measured of a number of events, and of the bare message after each.
+    async fn round(&mut self, events: usize) -> Result<(Round, Round), Error> {
+        let rest = AnnouncerConfig::default().announce_interval / 2;
         let author = corpus::author(1);
-        let (mut delivered, mut broadcast) = (Vec::new(), Vec::new());
+        let (mut delivered, mut broadcast) = (Round::default(), Round::default());
         for _ in 0..events {
             self.serial += 1;
-            time::sleep(apart).await;
             let draft: EventDraft = corpus::draft(self.serial, PAYLOAD);
-            let message = draft.payload.clone();
+            let before = self.announced();
+            let cpu = Meter::start();
             let start = Instant::now();
             self.spaces[0].space().append(&author, draft).await?;
-            delivered.push(millis(last(&mut self.events).await? - start));
+            delivered.take(start, &cpu, &mut self.events, rest).await?;
 
-            time::sleep(apart / 5).await;
+            let after = self.announced();
+            if after.0 == before.0 + 1 {
+                self.announcement_bytes = usize::try_from(after.1 - before.1)?;
+            }
+
+            let mut message = self.serial.to_be_bytes().to_vec();
+            message.resize(self.announcement_bytes, 0xba);
+            let cpu = Meter::start();
             let start = Instant::now();
-            self.bare[0].broadcast(message).await?;
-            broadcast.push(millis(last(&mut self.messages).await? - start));
+            self.bare[0].broadcast(message.into()).await?;
+            broadcast
+                .take(start, &cpu, &mut self.messages, rest)
+                .await?;
         }
         Ok((delivered, broadcast))
+    }
+
+    /// What the first node announced: how often, and in how many bytes.
+    fn announced(&self) -> (u64, u64) {
+        let metrics = self.nodes[0].bridge.metrics();
+        let times = metrics.announcements_sent.get();
+        (times, metrics.announcement_bytes_sent.get())
     }
 
     fn pulls(&self) -> u64 {
@@ -232,14 +310,4 @@ async fn listen(
             }
         }
     })))
-}
-
-/// When the last of the listeners had it.
-async fn last(had: &mut mpsc::UnboundedReceiver<Instant>) -> Result<Instant, Error> {
-    let mut last = None;
-    for _ in 1..NODES {
-        let next = time::timeout(LIMIT, had.recv()).await?;
-        last = last.max(next);
-    }
-    last.ok_or_else(|| "nobody listens".into())
 }

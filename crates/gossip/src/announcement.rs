@@ -252,6 +252,8 @@ impl HeadAnnouncement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedAnnouncement {
     announcement: HeadAnnouncement,
+    /// The bytes that it is, without the signature.
+    unsigned: Bytes,
     signature: iroh::Signature,
 }
 
@@ -324,8 +326,16 @@ impl SignedAnnouncement {
         }
         Ok(Some(Self {
             announcement,
+            unsigned: message.slice_ref(unsigned),
             signature: iroh::Signature::from_bytes(signature),
         }))
+    }
+
+    /// The endpoint that a message which cannot be decoded says it comes from, to name it by.
+    pub(crate) fn claimed_sender(message: &Bytes) -> Option<EndpointId> {
+        let mut rest = message.strip_prefix(&[tag::HEAD_ANNOUNCEMENT])?;
+        let (_, sender): (SpaceId, [u8; 32]) = take(&mut rest, "sender").ok()?;
+        EndpointId::from_bytes(&sender).ok()
     }
 
     /// The space it claims to speak of.
@@ -343,6 +353,14 @@ impl SignedAnnouncement {
         self.announcement.counter
     }
 
+    /// The run that came along, if it is one and there are no heads beside it.
+    pub(crate) fn only_run(&self) -> Option<&Bytes> {
+        match (&*self.announcement.changed, &*self.announcement.inline) {
+            ([], [run]) => Some(run),
+            _ => None,
+        }
+    }
+
     /// Checks that the sender signed it. Heads and runs inside still have to prove themselves.
     ///
     /// # Errors
@@ -351,10 +369,7 @@ impl SignedAnnouncement {
     pub fn verify(self) -> Result<HeadAnnouncement, UnverifiedSender> {
         let sender = self.announcement.sender;
         sender
-            .verify(
-                &signed_bytes(&self.announcement.encode_unsigned()),
-                &self.signature,
-            )
+            .verify(&signed_bytes(&self.unsigned), &self.signature)
             .map_err(|_| UnverifiedSender { sender })?;
         Ok(self.announcement)
     }

@@ -7,7 +7,7 @@
 //!
 //! Several announcements are taken at once, so that their runs share a commit.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use headwater::{ApplyRunsError, Space, wire::AppendError};
 use headwater_proto::announcer::Claim;
@@ -78,7 +78,7 @@ async fn apply_of_sender(
     }
     let of_runs = apply_runs(space, sender, runs, metrics).await;
     let mut heard = Vec::with_capacity(passed.len());
-    for ((at, proven, mut claims), of_runs) in passed.into_iter().zip(of_runs) {
+    for ((at, mut proven, mut claims), of_runs) in passed.into_iter().zip(of_runs) {
         match of_runs {
             Ok(of_runs) => claims.extend(of_runs),
             Err(ignored) => {
@@ -86,6 +86,7 @@ async fn apply_of_sender(
                 continue;
             }
         }
+        claims.append(&mut proven.claims);
         metrics.announcements_accepted.inc();
         let said = &proven.announcement;
         heard.push((
@@ -209,6 +210,10 @@ async fn apply_at_once(
     };
     let mut claims = Vec::with_capacity(said.len());
     for ((author, seq), outcome) in said.into_iter().zip(outcomes) {
+        let told = |why: &dyn Display| {
+            let (sender, author) = (sender.fmt_short(), author.fmt_short());
+            debug!(%sender, %author, seq, %why, "an inline run was not stored");
+        };
         let held = match outcome {
             Some(Ok(appended)) => {
                 metrics.runs_stored.inc();
@@ -221,16 +226,19 @@ async fn apply_at_once(
             }
             Some(Err(AppendError::Gap { expected, .. })) => {
                 metrics.runs_with_gap.inc();
+                told(&"begins above what is held");
                 expected.saturating_sub(1)
             }
             Some(Err(AppendError::Forked { .. })) => {
                 // A pull would not help: the logs contradict each other.
                 metrics.runs_forked.inc();
+                told(&"contradicts the log held");
                 claims.push(None);
                 continue;
             }
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 metrics.runs_with_gap.inc();
+                told(&error);
                 0
             }
             None => held(space, author).await.map_or(0, |held| held.seq),

@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
     announcement::AnnouncementCounter,
-    driver::{Driver, Old, Seldom},
+    driver::{Asking, Delivered, Driver, Moving, Old, Seldom},
     events::Shared,
     fresh::Fresh,
     gate::Gate,
@@ -123,8 +123,9 @@ impl Counter {
 
 impl Builder {
     /// A number that is higher with every start of the node, and was stored before this call.
-    /// Peers take whatever is announced under a lower one for a replay. Default: the seconds of
-    /// the system's clock, which does as long as that is not set back.
+    /// Peers take whatever is announced under a lower one for a replay. Default: the microseconds
+    /// of the system's clock since 1970, so that starts right after each other differ. It is not
+    /// stored: a clock that is set back silences the node until it has caught up.
     #[must_use]
     pub fn boot(mut self, boot: u64) -> Self {
         self.boot = Some(boot);
@@ -173,7 +174,7 @@ impl Builder {
         let max_bytes = max_announcement_bytes(self.topic_message_bytes);
         let mut announcer = self.announcer;
         announcer.max_content_bytes = announcer.max_content_bytes.min(max_bytes);
-        let boot = self.boot.unwrap_or_else(seconds_since_1970);
+        let boot = self.boot.unwrap_or_else(micros_since_1970);
         GossipBridge {
             inner: Arc::new(Inner {
                 node: self.node,
@@ -237,7 +238,7 @@ impl GossipBridge {
         if let Some(live) = spaces.get(&space).and_then(Weak::upgrade)
             && !live.has_left()
         {
-            if live.topic() != topic {
+            if !live.was_joined_as(&topic) {
                 return Err(JoinError::OtherTopic { space });
             }
             let live = LiveSpace::new(live);
@@ -264,6 +265,7 @@ impl GossipBridge {
         // Whatever is stored from here on is seen to grow; the digest is of what was before.
         let growth = space.growth();
         let summary = space.summary().await.map_err(JoinError::Store)?;
+        let owner = summary.as_ref().map(|summary| summary.owner);
         let digest = summary.map_or(HeadsDigest::EMPTY, |summary| summary.digest);
         let limits = inner.limits.clone();
         let joining = Link::join(inner.gossip.clone(), topic, bootstrap, limits.clone());
@@ -274,7 +276,7 @@ impl GossipBridge {
         let origin = Instant::now();
         let seed = u64::from_be_bytes(random());
         let announcer = Announcer::new(inner.announcer.clone(), seed, digest);
-        let shared = Arc::new(Shared::new(announcer, origin));
+        let shared = Arc::new(Shared::new(announcer, origin, topic));
         let driver = Driver {
             space: space.clone(),
             topic,
@@ -285,12 +287,15 @@ impl GossipBridge {
             shared: Arc::clone(&shared),
             link,
             growth,
+            asking: Asking::new(&space, &limits),
+            moving: Moving::new(owner, &limits, inner.announcer.trickle.i_min),
             gate: Gate::new(space.id(), me, inner.max_bytes, &limits),
             history: History::new(inner.history.clone()),
             fresh: Fresh::new(inner.announcer.max_inline_bytes),
             old: Old::new(inner.legacy, &limits),
             limits,
             digest,
+            delivered: Delivered::default(),
             waiting: Vec::new(),
             applying: None,
             in_flight: std::collections::BTreeMap::new(),
@@ -339,8 +344,8 @@ impl GossipBridge {
     }
 }
 
-fn seconds_since_1970() -> u64 {
+fn micros_since_1970() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .map_or(0, |since| since.as_micros() as u64)
 }

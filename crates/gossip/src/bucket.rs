@@ -55,6 +55,7 @@ pub(crate) struct Buckets<K> {
     rate: Rate,
     most: usize,
     buckets: HashMap<K, Bucket>,
+    look_again_at: Duration,
 }
 
 impl<K: Copy + Eq + Hash> Buckets<K> {
@@ -63,13 +64,14 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             rate,
             most: most.max(1),
             buckets: HashMap::new(),
+            look_again_at: Duration::ZERO,
         }
     }
 
     /// Takes one of `key`'s tokens, if one is there and there is room to remember it.
     pub(crate) fn try_take(&mut self, key: K, now: Duration) -> bool {
         if !self.buckets.contains_key(&key) && self.buckets.len() >= self.most {
-            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            self.make_room(now);
             if self.buckets.len() >= self.most {
                 return false;
             }
@@ -78,6 +80,17 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             .entry(key)
             .or_default()
             .try_take(self.rate, now)
+    }
+
+    /// Forgets the full ones. A table of buckets that are not is looked through once in a token's
+    /// time, not at every call.
+    fn make_room(&mut self, now: Duration) {
+        if now >= self.look_again_at {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            if self.buckets.len() >= self.most {
+                self.look_again_at = now + token(self.rate);
+            }
+        }
     }
 
     /// Puts one of `key`'s tokens back.

@@ -1,7 +1,7 @@
 //! What a live space tells the application, and where it stands.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -10,19 +10,27 @@ use std::{
 
 use headwater_proto::announcer::{Announcer, AnnouncerCounters, PeerId};
 use iroh::EndpointId;
+use iroh_gossip::TopicId;
 use n0_future::{Stream, stream};
 use tokio::sync::broadcast;
 
+use crate::topic::TopicSecret;
+
 /// Events kept for a listener that is slow to take them.
 const KEPT_EVENTS: usize = 1024;
+
+/// Topics remembered that a space has moved away from, the present one included: whoever joins it
+/// by an older secret means the same space.
+const KEPT_TOPICS: usize = 8;
 
 /// Something happened to a live space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BridgeEvent {
-    /// A peer became a direct neighbour on the topic.
+    /// A peer became a direct neighbour on the topic, and the node's policy lets it read. Others
+    /// are no neighbours: they are never pulled from, and their word does not count.
     NeighborUp(EndpointId),
-    /// A peer is no direct neighbour any more.
+    /// A peer is no direct neighbour any more, or the policy no longer lets it read.
     NeighborDown(EndpointId),
     /// A pull from this peer ended complete: all it held when the pull began is stored here.
     HistorySynced {
@@ -37,6 +45,14 @@ pub enum BridgeEvent {
     /// [`Space::subscribe`](headwater::Space::subscribe) from the start that is begun now yields
     /// all of it before it says that it has caught up, and what it yields then is live.
     HistoryComplete,
+    /// The owner's log set another topic secret, and the space moved to its topic. Tickets made
+    /// from now on should hold it.
+    TopicSecretChanged {
+        /// The secret.
+        secret: TopicSecret,
+        /// The topic derived from it.
+        topic: TopicId,
+    },
     /// iroh-gossip dropped messages because this node was too slow. What was missed is found
     /// again by digest, and pulled.
     Lagged,
@@ -48,7 +64,7 @@ pub enum BridgeEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct LiveStatus {
-    /// Direct neighbours on the topic, ascending.
+    /// Direct neighbours on the topic that the policy lets read, ascending.
     pub neighbors: Vec<EndpointId>,
     /// Neighbours of which it is not known whether they hold more than this node.
     pub unsettled_neighbors: usize,
@@ -80,22 +96,45 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct Seen {
     neighbors: BTreeSet<EndpointId>,
+    /// The topic, and those it moved away from, the last first.
+    topics: VecDeque<TopicId>,
     history_complete: bool,
     /// `None` once the space was left.
     events: Option<broadcast::Sender<BridgeEvent>>,
 }
 
 impl Shared {
-    pub(crate) fn new(announcer: Announcer, origin: n0_future::time::Instant) -> Self {
+    pub(crate) fn new(
+        announcer: Announcer,
+        origin: n0_future::time::Instant,
+        topic: TopicId,
+    ) -> Self {
         Self {
             announcer: Mutex::new(announcer),
             seen: Mutex::new(Seen {
                 neighbors: BTreeSet::new(),
+                topics: VecDeque::from([topic]),
                 history_complete: false,
                 events: Some(broadcast::Sender::new(KEPT_EVENTS)),
             }),
             origin,
         }
+    }
+
+    /// The topic. Of another secret, once the owner has set one.
+    pub(crate) fn topic(&self) -> Option<TopicId> {
+        lock(&self.seen).topics.front().copied()
+    }
+
+    /// Whether the space is live on a topic, or was until the owner set another secret.
+    pub(crate) fn was_joined_as(&self, topic: &TopicId) -> bool {
+        lock(&self.seen).topics.contains(topic)
+    }
+
+    pub(crate) fn moved(&self, topic: TopicId) {
+        let mut seen = lock(&self.seen);
+        seen.topics.push_front(topic);
+        seen.topics.truncate(KEPT_TOPICS);
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -114,6 +153,10 @@ impl Shared {
 
     pub(crate) fn is_alone(&self) -> bool {
         lock(&self.seen).neighbors.is_empty()
+    }
+
+    pub(crate) fn is_neighbor(&self, peer: &EndpointId) -> bool {
+        lock(&self.seen).neighbors.contains(peer)
     }
 
     /// Notes a neighbour; false if it was one already.

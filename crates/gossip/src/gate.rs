@@ -16,15 +16,21 @@
 //! - the older exchange, and what cannot be meant for us (undecodable, replayed, foreign).
 //!
 //! iroh-gossip relays before anybody judges, so honest neighbours deliver junk too. Junk uses up
-//! the last share and new names the one before it; known senders are heard all the same. Only
-//! announcements that *forge* a known sender compete with known senders, and only with those
-//! relayed by the same neighbour: who is a neighbour itself is heard out of its own share. What
-//! is dropped unread for want of a share is [`Ignored::NeighborTooOften`], which the caller treats
-//! as a loss and heals.
+//! the last share and new names the one before it; known senders are heard all the same.
+//! Announcements that *forge* a known sender use up what may be forged in that one name by way of
+//! that neighbour ([`BridgeLimits::forged`]): the sender is still heard by way of every other one,
+//! and other senders by way of this one, until so many names are forged that the neighbour's share
+//! for known senders is used up. Who is a neighbour itself is heard out of its own share.
+//!
+//! Keys cost nothing, and each brings a sender's share along: all that a neighbour relays of known
+//! senders together is bounded by [`BridgeLimits::relayed`]. Above that honest senders behind this
+//! neighbour lose messages too. What is dropped unread for want of any share is
+//! [`Ignored::NeighborTooOften`], which the caller treats as a loss and heals.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use headwater_proto::announcer::Claim;
 use headwater_wire::{Run, SpaceId, legacy::LegacyMessage};
 use iroh::EndpointId;
 
@@ -58,6 +64,8 @@ pub(crate) enum Ignored {
     NeighborTooOften,
     #[error("the policy does not let the sender read")]
     Refused,
+    #[error("the policy did not say whether the sender may read")]
+    Unanswered,
     #[error("counter {}.{} was seen or went back", counter.boot, counter.n)]
     Replayed { counter: AnnouncementCounter },
     #[error("the sender did not sign it")]
@@ -78,7 +86,7 @@ pub(crate) enum Read {
 /// An announcement whose sender is a claim.
 #[derive(Debug)]
 pub(crate) struct Unproven {
-    signed: SignedAnnouncement,
+    signed: Box<SignedAnnouncement>,
     neighbor: EndpointId,
     /// Out of which share it was taken.
     share: Share,
@@ -92,6 +100,8 @@ pub(crate) struct Proven {
     pub(crate) neighbor: EndpointId,
     /// Its inline runs, decoded.
     pub(crate) runs: Vec<Run>,
+    /// What runs of it claim that were applied before it was proven.
+    pub(crate) claims: Vec<Claim>,
     /// Whether no later announcement of the sender was heard: an older digest says little.
     pub(crate) newest: bool,
 }
@@ -120,11 +130,24 @@ pub(crate) struct Gate {
     max_bytes: usize,
     senders: SenderTable,
     neighbors: Buckets<(EndpointId, Share)>,
+    /// By neighbour and known sender: given back once the signature holds.
+    forged: Buckets<(EndpointId, EndpointId)>,
+    /// What neighbours relay of known senders.
+    relayed: Buckets<EndpointId>,
 }
 
 impl Unproven {
     pub(crate) fn sender(&self) -> EndpointId {
         self.signed.sender()
+    }
+
+    pub(crate) fn neighbor(&self) -> EndpointId {
+        self.neighbor
+    }
+
+    /// The run that came along, decoded, if it is one and nothing else is said.
+    pub(crate) fn single_run(&self) -> Option<Run> {
+        Run::decode(self.signed.only_run()?.clone()).ok()
     }
 }
 
@@ -141,6 +164,8 @@ impl Gate {
             max_bytes,
             senders: SenderTable::new(limits.sender, limits.senders),
             neighbors: Buckets::new(limits.neighbor, limits.neighbors.saturating_mul(SHARES)),
+            forged: Buckets::new(limits.forged, limits.senders.saturating_mul(4)),
+            relayed: Buckets::new(limits.relayed, limits.neighbors),
         }
     }
 
@@ -156,7 +181,8 @@ impl Gate {
                 len: content.len(),
                 max: self.max_bytes,
             };
-            return Err(self.charged(ignored, neighbor, now));
+            let (ignored, _) = self.charged(ignored, neighbor, now);
+            return Err((ignored, SignedAnnouncement::claimed_sender(&content)));
         }
         match content.first() {
             Some(&tag::HEAD_ANNOUNCEMENT) => self.read_announcement(&content, neighbor, now),
@@ -178,13 +204,16 @@ impl Gate {
             Err(AnnouncementDecodeError::TooLarge { len, max }) => {
                 return Err(self.charged(Ignored::Oversized { len, max }, neighbor, now));
             }
-            Err(_) => return Err(self.charged(Ignored::Malformed, neighbor, now)),
+            Err(_) => {
+                let (ignored, _) = self.charged(Ignored::Malformed, neighbor, now);
+                return Err((ignored, SignedAnnouncement::claimed_sender(content)));
+            }
         };
         let sender = signed.sender();
         self.admit(&signed, neighbor, now)
             .map(|share| {
                 Read::Announcement(Unproven {
-                    signed,
+                    signed: Box::new(signed),
                     neighbor,
                     share,
                 })
@@ -216,11 +245,23 @@ impl Gate {
             // Looked up and dropped: too cheap to count against whoever relays it.
             Standing::TooOften => return Err(Ignored::SenderTooOften),
         };
-        if self.neighbors.try_take((neighbor, share), now) {
-            Ok(share)
-        } else {
-            Err(Ignored::NeighborTooOften)
+        let sender = signed.sender();
+        let relays = share == Share::Known;
+        // In this order: what one name may cost is used up before what all of them may.
+        if relays && !self.forged.try_take((neighbor, sender), now) {
+            return Err(Ignored::NeighborTooOften);
         }
+        let has_share = self.neighbors.try_take((neighbor, share), now);
+        if has_share && (!relays || self.relayed.try_take(neighbor, now)) {
+            return Ok(share);
+        }
+        if has_share {
+            self.neighbors.give_back(&(neighbor, share));
+        }
+        if relays {
+            self.forged.give_back(&(neighbor, sender));
+        }
+        Err(Ignored::NeighborTooOften)
     }
 
     fn read_legacy(
@@ -251,6 +292,12 @@ impl Gate {
         (ignored, None)
     }
 
+    /// The policy no longer lets a sender read: what it says counts as that of an unknown one, and
+    /// so not against the known ones.
+    pub(crate) fn forget(&mut self, sender: &EndpointId) {
+        self.senders.forget(sender);
+    }
+
     /// Checks the signature, and decodes what came along. To be called only for senders the
     /// policy admits: it gives them a place in the table.
     pub(crate) fn prove(&mut self, unproven: Unproven, now: Duration) -> Result<Proven, Ignored> {
@@ -259,9 +306,19 @@ impl Gate {
             neighbor,
             share,
         } = unproven;
+        // Others of the sender may have been proven meanwhile.
+        let counter = signed.counter();
+        match self.senders.look_up(&signed.sender(), counter, now) {
+            Standing::Known | Standing::New => {}
+            Standing::Replayed => return Err(Ignored::Replayed { counter }),
+            Standing::TooOften => return Err(Ignored::SenderTooOften),
+        }
         let announcement = signed.verify().map_err(|_| Ignored::Forged)?;
         if matches!(share, Share::Own | Share::Known) {
             self.neighbors.give_back(&(neighbor, share));
+        }
+        if share == Share::Known {
+            self.forged.give_back(&(neighbor, announcement.sender));
         }
         let (sender, counter) = (announcement.sender, announcement.counter);
         let newest = self.senders.note(sender, counter, now);
@@ -275,6 +332,7 @@ impl Gate {
             announcement,
             neighbor,
             runs,
+            claims: Vec::new(),
             newest,
         })
     }
@@ -469,6 +527,88 @@ mod tests {
             pass(&mut gate, signed(number, 1), 8).ok();
         }
         pass(&mut gate, signed(1, 3), 8).unwrap();
+    }
+
+    /// A gate with wide shares, but these.
+    fn gate_of(forged: u32, relayed: u32) -> Gate {
+        let rate = |burst| Rate {
+            per_second: 1,
+            burst,
+        };
+        let limits = BridgeLimits {
+            neighbor: rate(100),
+            forged: rate(forged),
+            relayed: rate(relayed),
+            ..BridgeLimits::default()
+        };
+        Gate::new(space(), id(99), MAX, &limits)
+    }
+
+    #[test]
+    fn forging_one_known_sender_leaves_it_heard_through_others_and_others_through_that_neighbor() {
+        let mut gate = gate_of(3, 1000);
+        for sender in 1..=3 {
+            pass(&mut gate, signed(sender, 1), 8).unwrap();
+        }
+        let refused: Vec<_> = (1..=20)
+            .map(|n| pass(&mut gate, forged(1, 100 + n), 8).unwrap_err())
+            .collect();
+        assert_eq!(refused[..3], vec![Ignored::Forged; 3]);
+        assert_eq!(refused[3..], vec![Ignored::NeighborTooOften; 17]);
+        // Silenced by way of that neighbour, and no other way.
+        let silenced = pass(&mut gate, signed(1, 2), 8).unwrap_err();
+        assert_eq!(silenced, Ignored::NeighborTooOften);
+        pass(&mut gate, signed(1, 3), 7).unwrap();
+        for n in 2..50 {
+            pass(&mut gate, signed(2, n), 8).unwrap();
+            pass(&mut gate, signed(3, n), 8).unwrap();
+        }
+        let later = NOW + Duration::from_secs(1);
+        let Ok(Read::Announcement(unproven)) = gate.read(signed(1, 4), id(8), later) else {
+            panic!("heard again");
+        };
+        gate.prove(unproven, later).unwrap();
+    }
+
+    #[test]
+    fn forging_many_known_senders_costs_no_more_than_the_neighbors_share() {
+        let mut gate = gate_of(20, 1000);
+        for sender in 10..60 {
+            pass(&mut gate, signed(sender, 1), 8).unwrap();
+        }
+        let checked = (10..60)
+            .flat_map(|sender| (100..120).map(move |n| (sender, n)))
+            .map(|(sender, n)| pass(&mut gate, forged(sender, n), 8).unwrap_err())
+            .filter(|ignored| *ignored == Ignored::Forged);
+        assert_eq!(checked.count(), 100);
+        pass(&mut gate, signed(10, 2), 7).unwrap();
+    }
+
+    #[test]
+    fn any_number_of_keys_behind_one_neighbor_get_no_more_than_it_may_relay() {
+        let mut gate = gate_of(20, 60);
+        // Each proves itself once, as a new one.
+        for sender in 10..50 {
+            pass(&mut gate, signed(sender, 1), 8).unwrap();
+        }
+        let passed = (10..50)
+            .flat_map(|sender| (2..12).map(move |n| (sender, n)))
+            .filter(|(sender, n)| pass(&mut gate, signed(*sender, *n), 8).is_ok());
+        assert_eq!(passed.count(), 60);
+        pass(&mut gate, signed(1, 1), 7).unwrap();
+        pass(&mut gate, signed(8, 1), 8).unwrap();
+    }
+
+    #[test]
+    fn what_a_sender_says_that_was_shut_out_does_not_count_against_the_known_ones() {
+        let mut gate = gate_of(20, 1000);
+        pass(&mut gate, signed(1, 1), 8).unwrap();
+        pass(&mut gate, signed(2, 1), 8).unwrap();
+        gate.forget(&id(1));
+        // Read, refused by the policy, and never proven.
+        let read = (2..500).filter(|n| gate.read(signed(1, *n), id(8), NOW).is_ok());
+        assert!(read.count() <= 100);
+        pass(&mut gate, signed(2, 2), 8).unwrap();
     }
 
     #[test]

@@ -16,7 +16,9 @@ use bytes::Bytes;
 use headwater::{
     Space, StoreError,
     proto::history::TailWant,
-    wire::{AuthorId, ClockEntry, Run, SpaceId, legacy::LegacyMessage, limits::MAX_LEGACY_EVENTS},
+    wire::{
+        AuthorId, ClockEntry, Run, SpaceId, kind, legacy::LegacyMessage, limits::MAX_LEGACY_EVENTS,
+    },
 };
 
 /// What a request of the older exchange gets. Dumps that arrive are applied under
@@ -88,17 +90,25 @@ pub(crate) async fn dump(space: &Space, max_bytes: usize) -> Result<Dump, StoreE
         heads.insert(0, owner.entry);
     }
     let wants = share(&heads, MAX_LEGACY_EVENTS as u64);
-    let (store, id) = (Arc::clone(space.node().store()), space.id());
+    let (store, id, owner) = (Arc::clone(space.node().store()), space.id(), summary.owner);
     let make = move || {
         let stored = store.read_runs(&id, &wants, MAX_DUMP_BYTES)?;
-        let runs = cut(stored
+        let runs = stored
             .into_iter()
-            .filter_map(|stored| Run::decode(stored.bytes).ok()));
+            .filter_map(|stored| Run::decode(stored.bytes).ok());
+        let runs = cut(runs.filter(|run| run.author() != owner || !sets_topic_secret(run, &id)));
         Ok(pack(order(runs, &id), &id, max_bytes))
     };
     // Panicked or cancelled: there is no dump.
     let made = tokio::task::spawn_blocking(make).await;
     made.unwrap_or_else(|_| Ok(Dump::default()))
+}
+
+/// Whether a run sets the topic's secret. Everybody on the topic hears a dump, and a secret is set
+/// because somebody is no longer to hear: an old node gets the owner's log up to there.
+fn sets_topic_secret(run: &Run, space: &SpaceId) -> bool {
+    run.events(space)
+        .any(|event| event.header.kind == kind::TOPIC_SECRET)
 }
 
 /// The first runs, as many as a dump may hold: by their events, and by their bytes.

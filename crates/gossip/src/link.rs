@@ -16,6 +16,7 @@ use iroh_gossip::{
 };
 use n0_future::{
     StreamExt,
+    boxed::BoxFuture,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, warn};
@@ -29,6 +30,8 @@ pub(crate) enum LinkEvent {
     Gossip(Event),
     /// The topic was lost; every neighbour with it.
     Ended,
+    /// The topic was joined for the first time.
+    Joined,
     /// The topic was joined anew.
     Rejoined,
     /// Peers known were asked again, as there was no neighbour.
@@ -41,12 +44,14 @@ pub(crate) enum LinkEvent {
 pub(crate) struct NotTaken;
 
 /// One topic.
-#[derive(Debug)]
 pub(crate) struct Link {
     gossip: Gossip,
     topic: TopicId,
     limits: BridgeLimits,
     joined: Option<(GossipSender, GossipReceiver)>,
+    /// The topic is being joined. Kept, so that waiting for it can be cancelled.
+    joining: Option<BoxFuture<Option<(GossipSender, GossipReceiver)>>>,
+    was_joined: bool,
     /// The topic was lost, and nobody was told yet.
     ended: bool,
     alone: bool,
@@ -64,29 +69,59 @@ impl Link {
         bootstrap: Vec<EndpointId>,
         limits: BridgeLimits,
     ) -> Result<Self, ApiError> {
+        let mut link = Self::away(gossip, topic, bootstrap, limits);
+        link.joined = Some(link.subscribe().await?);
+        link.was_joined = true;
+        link.retry_at = Instant::now() + link.pause;
+        Ok(link)
+    }
+
+    /// A topic that is joined as soon as this is asked what happens next.
+    fn away(
+        gossip: Gossip,
+        topic: TopicId,
+        bootstrap: Vec<EndpointId>,
+        limits: BridgeLimits,
+    ) -> Self {
         let mut link = Self {
             gossip,
             topic,
             joined: None,
+            joining: None,
+            was_joined: false,
             ended: false,
             alone: true,
-            retry_at: Instant::now() + limits.rejoin.0,
+            retry_at: Instant::now(),
             pause: limits.rejoin.0,
             known: VecDeque::new(),
             limits,
         };
         link.remember(bootstrap);
-        link.joined = Some(link.subscribe().await?);
-        Ok(link)
+        link
     }
 
-    async fn subscribe(&self) -> Result<(GossipSender, GossipReceiver), ApiError> {
+    /// A place on another topic, joined as soon as it is asked what happens next.
+    pub(crate) fn elsewhere(&self, topic: TopicId, bootstrap: Vec<EndpointId>) -> Self {
+        Self::away(self.gossip.clone(), topic, bootstrap, self.limits.clone())
+    }
+
+    /// Peers to ask when there is no neighbour.
+    pub(crate) fn known(&self) -> Vec<EndpointId> {
+        self.known.iter().copied().collect()
+    }
+
+    fn subscribe(
+        &self,
+    ) -> impl Future<Output = Result<(GossipSender, GossipReceiver), ApiError>> + use<> {
         let options = JoinOptions {
             bootstrap: self.known.iter().copied().collect(),
             subscription_capacity: self.limits.topic_queue.max(1),
         };
-        let topic = self.gossip.subscribe_with_opts(self.topic, options).await?;
-        Ok(topic.split())
+        let (gossip, topic) = (self.gossip.clone(), self.topic);
+        async move {
+            let topic = gossip.subscribe_with_opts(topic, options).await?;
+            Ok(topic.split())
+        }
     }
 
     /// Peers to ask again when every neighbour is gone.
@@ -151,7 +186,9 @@ impl Link {
         }
         let retry = sleep_until(self.retry_at);
         let Some((_, receiver)) = &mut self.joined else {
-            retry.await;
+            if self.joining.is_none() {
+                retry.await;
+            }
             return self.rejoin().await;
         };
         let asks = self.alone && !self.known.is_empty();
@@ -176,17 +213,26 @@ impl Link {
     }
 
     async fn rejoin(&mut self) -> LinkEvent {
-        self.back_off();
-        match timeout(self.limits.broadcast_timeout, self.subscribe()).await {
-            Ok(Ok(joined)) => {
-                self.joined = Some(joined);
-                LinkEvent::Rejoined
-            }
-            Ok(Err(error)) => {
-                debug!(%error, "cannot join the topic");
-                LinkEvent::Ended
-            }
-            Err(_elapsed) => LinkEvent::Ended,
+        if self.joining.is_none() {
+            self.back_off();
+            let joining = timeout(self.limits.broadcast_timeout, self.subscribe());
+            self.joining = Some(Box::pin(async move {
+                let failed = |error| debug!(%error, "cannot join the topic");
+                joining.await.ok()?.map_err(failed).ok()
+            }));
+        }
+        let Some(joining) = &mut self.joining else {
+            return LinkEvent::Ended;
+        };
+        let joined = joining.await;
+        self.joining = None;
+        self.joined = joined;
+        if self.joined.is_none() {
+            return LinkEvent::Ended;
+        }
+        match std::mem::replace(&mut self.was_joined, true) {
+            true => LinkEvent::Rejoined,
+            false => LinkEvent::Joined,
         }
     }
 

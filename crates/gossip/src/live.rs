@@ -39,6 +39,7 @@ pub(crate) struct Live {
     /// Keeps the bridge going.
     _bridge: GossipBridge,
     space: Space,
+    /// The topic that was joined at first.
     topic: TopicId,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
@@ -61,8 +62,9 @@ impl Live {
         }
     }
 
-    pub(crate) fn topic(&self) -> TopicId {
-        self.topic
+    /// Whether it is live on that topic, or was before the owner set another secret.
+    pub(crate) fn was_joined_as(&self, topic: &TopicId) -> bool {
+        self.shared.was_joined_as(topic)
     }
 
     pub(crate) fn has_left(&self) -> bool {
@@ -81,10 +83,11 @@ impl LiveSpace {
         &self.live.space
     }
 
-    /// The topic.
+    /// The topic it is on now: another one after
+    /// [`TopicSecretChanged`](BridgeEvent::TopicSecretChanged).
     #[must_use]
     pub fn topic(&self) -> TopicId {
-        self.live.topic
+        self.live.shared.topic().unwrap_or(self.live.topic)
     }
 
     /// Where it stands now.

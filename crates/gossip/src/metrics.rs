@@ -49,6 +49,8 @@ pub struct BridgeMetrics {
     pub ignored_neighbor_too_often: Counter,
     /// Announcements of senders the policy does not let read the space.
     pub ignored_refused: Counter,
+    /// Messages dropped because the policy did not answer in time, or too much waited for it.
+    pub ignored_unanswered: Counter,
     /// Announcements whose counter was seen already, or went back.
     pub ignored_replayed: Counter,
     /// Announcements the named sender did not sign.
@@ -71,13 +73,21 @@ pub struct BridgeMetrics {
     pub pulls_started: Counter,
     /// Pulls that ended complete.
     pub pulls_completed: Counter,
+    /// Pulls that brought events, complete or truncated.
+    pub pulls_with_events: Counter,
     /// Pulls that ended truncated.
     pub pulls_truncated: Counter,
     /// Pulls that failed.
     pub pulls_failed: Counter,
     /// Events those pulls brought.
     pub events_pulled: Counter,
-    /// Neighbours that came.
+    /// Pulls not begun because the policy does not let the peer read, or did not say so in time.
+    pub pulls_refused: Counter,
+    /// Questions the policy did not answer in time.
+    pub policy_unanswered: Counter,
+    /// Times a neighbour was left aside because the policy does not let it read.
+    pub neighbors_refused: Counter,
+    /// Neighbours that came, of those the policy lets read.
     pub neighbors_up: Counter,
     /// Neighbours that went.
     pub neighbors_down: Counter,
@@ -85,6 +95,8 @@ pub struct BridgeMetrics {
     pub lagged: Counter,
     /// Times a topic was joined anew because iroh-gossip had ended it.
     pub rejoined: Counter,
+    /// Times a space moved to the topic of a new secret.
+    pub topic_moves: Counter,
     /// Times the bootstrap peers were asked again because there was no neighbour.
     pub bootstrap_retried: Counter,
     /// Requests of the older exchange received.
@@ -118,6 +130,7 @@ impl BridgeMetrics {
             Ignored::SenderTooOften => &self.ignored_sender_too_often,
             Ignored::NeighborTooOften => &self.ignored_neighbor_too_often,
             Ignored::Refused => &self.ignored_refused,
+            Ignored::Unanswered => &self.ignored_unanswered,
             Ignored::Replayed { .. } => &self.ignored_replayed,
             Ignored::Forged => &self.ignored_forged,
             Ignored::ForgedHead { .. } => &self.ignored_forged_head,

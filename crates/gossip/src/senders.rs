@@ -92,6 +92,12 @@ impl SenderTable {
         known.see(counter)
     }
 
+    /// Takes a sender for one not heard of. What it said before could be said again: only for those
+    /// the policy refuses, to whom it makes no difference.
+    pub(crate) fn forget(&mut self, sender: &EndpointId) {
+        self.senders.remove(sender);
+    }
+
     fn make_room(&mut self) {
         if self.senders.len() < self.most {
             return;

@@ -16,7 +16,7 @@ use iroh::EndpointId;
 use n0_future::task::AbortOnDropHandle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{blocking::blocking, node::Inner, writer::StoreReply};
+use crate::{blocking::blocking, commit::StoreReply, node::Inner, writer::TryStore};
 
 /// Events of a single run up to which it is verified where it arrives. One signature check and 64
 /// hashes take about 80 µs, which is what handing them to another thread can cost.
@@ -26,7 +26,7 @@ const VERIFY_IN_PLACE_EVENTS: usize = 64;
 const VERIFY_IN_PLACE_BYTES: usize = 16 * 1024;
 
 /// Whether a batch is verified where it arrives.
-fn is_small(runs: &[Run]) -> bool {
+pub(crate) fn is_small(runs: &[Run]) -> bool {
     match runs {
         [run] => {
             run.event_count() <= VERIFY_IN_PLACE_EVENTS
@@ -66,6 +66,10 @@ enum Storing {
     Queued {
         heads: Vec<AuthorHead>,
         reply: oneshot::Receiver<StoreReply>,
+    },
+    Answered {
+        heads: Vec<AuthorHead>,
+        reply: StoreReply,
     },
     Failed(ApplyError),
 }
@@ -124,8 +128,8 @@ impl Applier {
         self.verifying.send(verifying).ok();
     }
 
-    /// Hands a single run to the writer without a detour, if no other batch is on its way and the
-    /// queue has room. Whatever else it is given, it gives back: more runs, or an error.
+    /// Stores a single run, or hands it to the writer, without a detour, if no other batch is on its
+    /// way and the queue has room. Whatever else it is given, it gives back: more runs, or an error.
     fn store_at_once(&self, verified: Verified, is_alone: bool) -> Result<Storing, Verified> {
         let [run] = match verified {
             Ok(runs) if is_alone => <[_; 1]>::try_from(runs).map_err(Ok)?,
@@ -133,9 +137,10 @@ impl Applier {
         };
         let heads = vec![run.head()];
         match self.inner.writer.try_store(run, Some(self.peer)) {
-            Ok(Ok(reply)) => Ok(Storing::Queued { heads, reply }),
-            Ok(Err(_stopped)) => Ok(Storing::Failed(ApplyError::Stopped)),
-            Err(run) => Err(Ok(vec![run])),
+            TryStore::Answered(reply) => Ok(Storing::Answered { heads, reply }),
+            TryStore::Queued(reply) => Ok(Storing::Queued { heads, reply }),
+            TryStore::Stopped => Ok(Storing::Failed(ApplyError::Stopped)),
+            TryStore::Full(run) => Err(Ok(vec![run])),
         }
     }
 
@@ -147,6 +152,7 @@ impl Applier {
         }
         let (heads, reply) = match &mut self.oldest {
             Some(Storing::Queued { heads, reply }) => (heads, reply.await),
+            Some(Storing::Answered { heads, reply }) => (heads, Ok(reply.clone())),
             Some(Storing::Failed(error)) => return Err(error.clone()),
             None => return Err(ApplyError::Stopped),
         };

@@ -18,7 +18,7 @@ use headwater_wire::{
 use iroh::EndpointId;
 
 use crate::{
-    apply::verify,
+    apply::{is_small, verify},
     hub::{Grown, Watcher},
     node::now_ms,
     space::{Space, WriteError},
@@ -128,13 +128,51 @@ impl Space {
         from: EndpointId,
     ) -> Result<Vec<Result<Appended, AppendError>>, ApplyRunsError> {
         let inner = self.node().inner();
-        let verified = verify(Arc::clone(inner), self.id(), runs).await?;
+        let mut verified = verify(Arc::clone(inner), self.id(), runs).await?;
+        if let [_] = verified.as_slice()
+            && let Some(run) = verified.pop()
+        {
+            match inner.writer.store_at_once(run, Some(from)) {
+                Ok(reply) => return reply.map_err(ApplyRunsError::Store),
+                Err(run) => verified.push(run),
+            }
+        }
         let reply = inner.writer.store(verified, Some(from)).await;
         let reply = reply.map_err(|_stopped| ApplyRunsError::ShuttingDown)?;
         reply
             .await
             .map_err(|_stopped| ApplyRunsError::ShuttingDown)?
             .map_err(ApplyRunsError::Store)
+    }
+
+    /// As [`Space::apply`] with a single run, here and now: `None` if that would wait for
+    /// something, and then nothing was done.
+    ///
+    /// So it is for runs of up to 64 events and 16 KiB, and for stores that append without waiting,
+    /// such as the memory store, while nothing else is written. The caller's thread checks the
+    /// signature and tells who follows the space.
+    ///
+    /// # Errors
+    ///
+    /// See [`ApplyRunsError`].
+    pub fn apply_at_once(
+        &self,
+        run: &Run,
+        from: EndpointId,
+    ) -> Option<Result<Result<Appended, AppendError>, ApplyRunsError>> {
+        let writer = &self.node().inner().writer;
+        if !is_small(std::slice::from_ref(run)) || !writer.is_free() {
+            return None;
+        }
+        let verified = match run.clone().verify(&self.id()) {
+            Ok(verified) => verified,
+            Err(invalid) => return Some(Err(ApplyRunsError::Invalid(invalid))),
+        };
+        let reply = writer.store_at_once(verified, Some(from)).ok()?;
+        match reply {
+            Ok(outcomes) => outcomes.into_iter().next().map(Ok),
+            Err(error) => Some(Err(ApplyRunsError::Store(error))),
+        }
     }
 
     /// The head of one log with its author's signature, or `None` if nothing of it is held.
@@ -271,6 +309,25 @@ mod tests {
         assert_eq!((grown[0].author, grown[0].from_peers), (other.id(), true));
         let again = space.apply(vec![run], sender()).await.unwrap();
         assert!(matches!(again[0], Err(AppendError::Stale { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_single_run_is_applied_at_once_where_nothing_has_to_be_waited_for() {
+        let (owner, other) = (generate_author(), generate_author());
+        let space = space_of(&owner).await;
+        let mut growth = space.growth();
+        let run = foreign_run(space.id(), &other).into_run();
+        let applied = space.apply_at_once(&run, sender()).unwrap().unwrap();
+        assert_eq!(applied.unwrap().events, 1);
+        assert!(growth.next().await[0].from_peers);
+        let again = space.apply_at_once(&run, sender()).unwrap().unwrap();
+        assert!(matches!(again, Err(AppendError::Stale { .. })));
+        let elsewhere = foreign_run(SpaceId::from_bytes([9; 32]), &other).into_run();
+        let invalid = space.apply_at_once(&elsewhere, sender()).unwrap();
+        assert!(matches!(invalid, Err(ApplyRunsError::Invalid(_))));
+
+        space.node().shutdown().await;
+        assert!(space.apply_at_once(&run, sender()).is_none());
     }
 
     #[tokio::test]

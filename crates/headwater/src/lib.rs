@@ -82,6 +82,7 @@
 mod apply;
 mod blocking;
 mod bridge;
+mod commit;
 mod connections;
 mod frames;
 mod handler;

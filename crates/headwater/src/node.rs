@@ -21,6 +21,7 @@ use tracing::{Instrument, debug, info_span};
 use crate::{
     ALPN,
     blocking::blocking,
+    commit::Committer,
     connections::{Accepted, Connections, InUse, Link, close},
     handler,
     hub::Hub,
@@ -179,13 +180,12 @@ impl Builder {
         let metrics = Arc::new(Metrics::default());
         let hub = Arc::new(Hub::default());
         let limits = self.limits;
-        let writer = Writer::spawn(
-            Arc::clone(&self.store),
-            Arc::clone(&hub),
-            Arc::clone(&metrics),
-            &limits,
-        )
-        .expect("the system starts a thread");
+        let committer = Committer {
+            store: Arc::clone(&self.store),
+            hub: Arc::clone(&hub),
+            metrics: Arc::clone(&metrics),
+        };
+        let writer = Writer::spawn(committer, &limits).expect("the system starts a thread");
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
             store: self.store,

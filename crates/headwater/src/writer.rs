@@ -1,37 +1,41 @@
-//! The one thread that appends.
+//! The one thread that appends, and the way around it.
 //!
 //! ```text
 //! append, import ──▶ sign ─┐
 //!                          ├─▶ queue (bounded in bytes) ─▶ group ─▶ one transaction ─▶ replies ─▶ hub
 //! pulled, verified runs ───┘
+//! a single small one ──▶ nothing queued, and a store that waits for nothing? ─▶ the same, at once
 //! ```
 //!
-//! While one group commits, the next gathers. Local events are signed here, so that reading the
-//! head, signing and appending are one step to every other writer.
+//! While one group commits, the next gathers. Local events are signed by whoever commits, so that
+//! reading the head, signing and appending are one step to every other writer.
+//!
+//! A thread is there because a store waits for its disk. Where it waits for nothing, handing a
+//! single event over costs more than to append it, so the caller does it itself.
 //!
 //! Invariant: a reply is sent after its transaction is durable, and commits are published in the
-//! order they were made. A caller that stops waiting loses the reply, never the commit.
+//! order they were made. A caller that stops waiting loses the reply, never the commit. What is
+//! queued is committed before whatever its caller hands over later, by either way.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
-use headwater_proto::Appended;
 use headwater_store::{LogStore, StoreError};
-use headwater_wire::{
-    AppendError, AuthorHead, AuthorId, AuthorSecret, EventDraft, SpaceId, VerifiedRun, sign_runs,
-};
-use iroh::EndpointId;
+use headwater_wire::{AuthorHead, AuthorId, SpaceId, VerifiedRun};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 use tracing::{debug, error, error_span, warn};
 
 use crate::{
-    hub::{Hub, News},
+    commit::{Committer, Origin, Parts, SignReply, StoreReply, signed_reply},
     limits::Limits,
-    metrics::Metrics,
     space::WriteError,
 };
 
@@ -44,21 +48,16 @@ const JOB_OVERHEAD_BYTES: usize = 256;
 /// What an event is charged beside its payload before it is encoded.
 const EVENT_OVERHEAD_BYTES: usize = 128;
 
-/// Outcomes of the runs of one job, in their order.
-pub(crate) type StoreReply = Result<Vec<Result<Appended, AppendError>>, Arc<StoreError>>;
-
-/// What one call signs: for each author, the drafts in their order.
-pub(crate) type Parts = Vec<(AuthorSecret, Vec<EventDraft>)>;
-
-/// The peer that sent a run; `None` for those made here.
-type Origin = Option<EndpointId>;
-
-type SignReply = Result<Vec<AuthorHead>, WriteError>;
+/// Payload of a single event up to which its caller appends it: hashing so much takes about 15 µs.
+const AT_ONCE_BYTES: usize = 16 * 1024;
 
 /// A handle to the writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
+    committer: Arc<Mutex<Committer>>,
+    /// Jobs sent that nobody holding the committer has taken.
+    queued: Arc<AtomicUsize>,
     bytes: Arc<Semaphore>,
     max_bytes: usize,
     /// Closes when the thread is done.
@@ -68,6 +67,19 @@ pub(crate) struct Writer {
 /// The writer thread has stopped; nothing was stored.
 #[derive(Debug)]
 pub(crate) struct Stopped;
+
+/// What became of a run handed over without waiting.
+#[derive(Debug)]
+pub(crate) enum TryStore {
+    /// It is committed, or refused.
+    Answered(StoreReply),
+    /// It is queued. See [`Writer::store`].
+    Queued(oneshot::Receiver<StoreReply>),
+    /// There is no room in the queue.
+    Full(VerifiedRun),
+    /// Nothing was stored: the writer has stopped.
+    Stopped,
+}
 
 struct Job {
     work: Work,
@@ -91,20 +103,18 @@ enum Work {
 }
 
 impl Writer {
-    pub(crate) fn spawn(
-        store: Arc<dyn LogStore>,
-        hub: Arc<Hub>,
-        metrics: Arc<Metrics>,
-        limits: &Limits,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn spawn(committer: Committer, limits: &Limits) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let (alive, running) = watch::channel(());
         let max_bytes = limits.write_queue_bytes.clamp(1, u32::MAX as usize >> 1);
+        let store = Arc::clone(&committer.store);
+        let committer = Arc::new(Mutex::new(committer));
+        let queued = Arc::new(AtomicUsize::new(0));
         let thread = WriterThread {
             store,
-            hub,
-            metrics,
+            committer: Arc::clone(&committer),
             queue,
+            queued: Arc::clone(&queued),
             commit_bytes: limits.commit_bytes,
         };
         thread::Builder::new()
@@ -116,6 +126,8 @@ impl Writer {
             })?;
         Ok(Self {
             jobs,
+            committer,
+            queued,
             bytes: Arc::new(Semaphore::new(max_bytes)),
             max_bytes,
             running,
@@ -124,6 +136,9 @@ impl Writer {
 
     /// Signs and appends drafts in one transaction: all of them or none.
     pub(crate) async fn sign(&self, space: SpaceId, parts: Parts) -> SignReply {
+        if let Some(reply) = self.sign_at_once(space, &parts) {
+            return reply;
+        }
         let bytes = parts
             .iter()
             .flat_map(|(_, drafts)| drafts)
@@ -157,19 +172,62 @@ impl Writer {
         self.queue_runs(runs, origin, bytes, charge)
     }
 
-    /// As [`Writer::store`], if there is room for the run at once; gives it back otherwise.
-    pub(crate) fn try_store(
-        &self,
-        run: VerifiedRun,
-        origin: Origin,
-    ) -> Result<Result<oneshot::Receiver<StoreReply>, Stopped>, VerifiedRun> {
+    /// As [`Writer::store`], without waiting.
+    pub(crate) fn try_store(&self, run: VerifiedRun, origin: Origin) -> TryStore {
+        let run = match self.store_at_once(run, origin) {
+            Ok(reply) => return TryStore::Answered(reply),
+            Err(run) => run,
+        };
         let bytes = run.run().as_bytes().len();
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(self.charged(bytes));
         match room {
-            Ok(charge) => Ok(self.queue_runs(vec![run], origin, bytes, charge)),
-            Err(TryAcquireError::NoPermits) => Err(run),
-            Err(TryAcquireError::Closed) => Ok(Err(Stopped)),
+            Ok(charge) => match self.queue_runs(vec![run], origin, bytes, charge) {
+                Ok(reply) => TryStore::Queued(reply),
+                Err(Stopped) => TryStore::Stopped,
+            },
+            Err(TryAcquireError::NoPermits) => TryStore::Full(run),
+            Err(TryAcquireError::Closed) => TryStore::Stopped,
         }
+    }
+
+    /// Appends a run here and now, if nothing is queued and the store waits for nothing; gives it
+    /// back otherwise.
+    pub(crate) fn store_at_once(
+        &self,
+        run: VerifiedRun,
+        origin: Origin,
+    ) -> Result<StoreReply, VerifiedRun> {
+        let run = [run];
+        let reply = self
+            .idle()
+            .and_then(|committer| committer.append_at_once(&run, origin));
+        let [run] = run;
+        reply.ok_or(run)
+    }
+
+    /// Whether [`Writer::store_at_once`] would append now.
+    pub(crate) fn is_free(&self) -> bool {
+        self.idle()
+            .is_some_and(|committer| committer.waits_for_nothing())
+    }
+
+    fn sign_at_once(&self, space: SpaceId, parts: &Parts) -> Option<SignReply> {
+        let [(secret, drafts)] = parts.as_slice() else {
+            return None;
+        };
+        match drafts.as_slice() {
+            [draft] if draft.payload.len() <= AT_ONCE_BYTES => {
+                self.idle()?.sign_at_once(space, secret, draft)
+            }
+            _ => None,
+        }
+    }
+
+    /// The committer, if nobody has it and nothing is queued.
+    fn idle(&self) -> Option<MutexGuard<'_, Committer>> {
+        let committer = self.committer.try_lock().ok()?;
+        // A job that was taken is committed before the lock is given back.
+        (self.queued.load(Ordering::SeqCst) == 0).then_some(committer)
     }
 
     fn queue_runs(
@@ -196,6 +254,8 @@ impl Writer {
             bytes: 0,
             charge: None,
         };
+        // Never taken off: nothing goes around the thread any more.
+        self.queued.fetch_add(1, Ordering::SeqCst);
         self.jobs.send(stop).ok();
         // Nothing is ever sent here: it resolves when the thread drops its end.
         self.running.clone().changed().await.ok();
@@ -221,15 +281,16 @@ impl Writer {
             bytes: bytes.saturating_add(JOB_OVERHEAD_BYTES),
             charge: Some(charge),
         };
+        self.queued.fetch_add(1, Ordering::SeqCst);
         self.jobs.send(job).map_err(|_closed| Stopped)
     }
 }
 
 struct WriterThread {
     store: Arc<dyn LogStore>,
-    hub: Arc<Hub>,
-    metrics: Arc<Metrics>,
+    committer: Arc<Mutex<Committer>>,
     queue: mpsc::Receiver<Job>,
+    queued: Arc<AtomicUsize>,
     commit_bytes: usize,
 }
 
@@ -259,25 +320,30 @@ impl WriterThread {
         let mut unsettled = false;
         while let Some(job) = self.next_job(unsettled) {
             unsettled = true;
+            let Ok(committer) = self.committer.lock() else {
+                error!("the writer stops: a commit panicked");
+                return;
+            };
             let mut next = Some(job);
             let mut group = Group::default();
             while let Some(job) = next.take() {
                 if matches!(job.work, Work::Stop) {
                     // Jobs behind this one were never promised anything.
-                    self.commit(group);
+                    commit(&committer, group);
                     self.settle();
                     debug!("writer stopped");
                     return;
                 }
+                self.queued.fetch_sub(1, Ordering::SeqCst);
                 if group.conflicts_with(&job) {
-                    self.commit(std::mem::take(&mut group));
+                    commit(&committer, std::mem::take(&mut group));
                 }
-                self.admit(&mut group, job);
+                admit(&committer, &mut group, job);
                 if group.bytes < self.commit_bytes {
                     next = self.queue.try_recv().ok();
                 }
             }
-            self.commit(group);
+            commit(&committer, group);
         }
     }
 
@@ -302,190 +368,89 @@ impl WriterThread {
             warn!(error = %store_error, "the store could not settle");
         }
     }
+}
 
-    fn admit(&self, group: &mut Group, job: Job) {
-        match job.work {
-            Work::Sign {
-                space,
-                parts,
-                reply,
-            } => match self.sign_parts(&group.signed, space, parts) {
-                Ok(signed) => {
-                    group.signed.extend(signed.staged);
-                    group
-                        .waiting
-                        .push((signed.runs.len(), Waiting::Sign(signed.heads, reply)));
-                    group.take_runs(signed.runs, None);
-                }
-                Err(error) => {
-                    reply.send(Err(error)).ok();
-                    return;
-                }
-            },
-            Work::Store {
-                runs,
-                origin,
-                reply,
-            } => {
+fn admit(committer: &Committer, group: &mut Group, job: Job) {
+    match job.work {
+        Work::Sign {
+            space,
+            parts,
+            reply,
+        } => match committer.sign_parts(&group.signed, space, parts) {
+            Ok(signed) => {
+                group.signed.extend(signed.staged);
                 group
-                    .pulled
-                    .extend(runs.iter().map(|run| (run.space(), run.author())));
-                group.waiting.push((runs.len(), Waiting::Store(reply)));
-                group.take_runs(runs, origin);
+                    .waiting
+                    .push((signed.runs.len(), Waiting::Sign(signed.heads, reply)));
+                group.take_runs(signed.runs, None);
             }
-            Work::Stop => return,
+            Err(error) => {
+                reply.send(Err(error)).ok();
+                return;
+            }
+        },
+        Work::Store {
+            runs,
+            origin,
+            reply,
+        } => {
+            group
+                .pulled
+                .extend(runs.iter().map(|run| (run.space(), run.author())));
+            group.waiting.push((runs.len(), Waiting::Store(reply)));
+            group.take_runs(runs, origin);
         }
-        group.jobs += 1;
-        group.bytes = group.bytes.saturating_add(job.bytes);
-        group.charges.extend(job.charge);
+        Work::Stop => return,
     }
+    group.jobs += 1;
+    group.bytes = group.bytes.saturating_add(job.bytes);
+    group.charges.extend(job.charge);
+}
 
-    fn sign_parts(
-        &self,
-        earlier: &HashMap<(SpaceId, AuthorId), AuthorHead>,
-        space: SpaceId,
-        parts: Parts,
-    ) -> Result<Signed, WriteError> {
-        let held = self.store.summary(&space).map_err(WriteError::store)?;
-        if held.is_none() {
-            return Err(WriteError::UnknownSpace { space });
-        }
-        let mut signed = Signed::default();
-        for (secret, drafts) in parts {
-            let log = (space, secret.id());
-            let base = match signed.staged.get(&log).or_else(|| earlier.get(&log)) {
-                Some(head) => Some(*head),
-                None => self
-                    .store
-                    .head(&space, &log.1)
-                    .map_err(WriteError::store)?
-                    .map(|record| record.entry.head),
-            };
-            let runs = sign_runs(&space, &secret, base, drafts).map_err(WriteError::Draft)?;
-            let head = match runs.last() {
-                Some(run) => run.head(),
-                None => return Err(WriteError::Empty),
-            };
-            signed.staged.insert(log, head);
-            signed.heads.push(head);
-            signed.runs.extend(runs);
-        }
-        Ok(signed)
-    }
-
-    fn commit(&self, group: Group) {
-        self.metrics.commit_jobs.inc_by(group.jobs);
-        let jobs = group.waiting.len();
-        match self.append(&group.runs, &group.origins) {
-            Ok(outcomes) => {
-                let mut outcomes = outcomes.into_iter();
-                for (runs, waiting) in group.waiting {
-                    waiting.answer(Ok(outcomes.by_ref().take(runs).collect()));
-                }
-            }
-            // It stands in the way of what touches it, and of nothing else.
-            Err(store_error) if jobs > 1 && matches!(*store_error, StoreError::Damaged(_)) => {
-                self.commit_one_by_one(group);
-            }
-            Err(store_error) => {
-                for (_, waiting) in group.waiting {
-                    waiting.answer(Err(Arc::clone(&store_error)));
-                }
+fn commit(committer: &Committer, group: Group) {
+    committer.metrics.commit_jobs.inc_by(group.jobs);
+    let jobs = group.waiting.len();
+    match committer.append(&group.runs, &group.origins) {
+        Ok(outcomes) => {
+            let mut outcomes = outcomes.into_iter();
+            for (runs, waiting) in group.waiting {
+                waiting.answer(Ok(outcomes.by_ref().take(runs).collect()));
             }
         }
-    }
-
-    /// Commits each job of a group on its own. A local job that goes on from one that failed
-    /// fails with it.
-    fn commit_one_by_one(&self, group: Group) {
-        let (mut runs, mut origins) = (group.runs.as_slice(), group.origins.as_slice());
-        let mut failed: HashMap<(SpaceId, AuthorId), Arc<StoreError>> = HashMap::new();
-        for (count, waiting) in group.waiting {
-            let (of_job, later) = runs.split_at(count.min(runs.len()));
-            let (sent_by, later_origins) = origins.split_at(count.min(origins.len()));
-            (runs, origins) = (later, later_origins);
-            let stands_on = of_job
-                .iter()
-                .find_map(|run| failed.get(&(run.space(), run.author())));
-            let outcomes = match (&waiting, stands_on) {
-                (Waiting::Sign(..), Some(store_error)) => Err(Arc::clone(store_error)),
-                _ => self.append(of_job, sent_by),
-            };
-            if let (Waiting::Sign(..), Err(store_error)) = (&waiting, &outcomes) {
-                let logs = of_job.iter().map(|run| (run.space(), run.author()));
-                failed.extend(logs.map(|log| (log, Arc::clone(store_error))));
-            }
-            waiting.answer(outcomes);
+        // It stands in the way of what touches it, and of nothing else.
+        Err(store_error) if jobs > 1 && matches!(*store_error, StoreError::Damaged(_)) => {
+            commit_one_by_one(committer, group);
         }
-    }
-
-    /// Appends in one transaction, and tells the watchers.
-    fn append(&self, runs: &[VerifiedRun], origins: &[Origin]) -> StoreReply {
-        if runs.is_empty() {
-            return Ok(Vec::new());
-        }
-        match self.store.append(runs) {
-            Ok(commit) => {
-                self.count(&commit.outcomes);
-                self.publish(runs, origins, &commit.outcomes);
-                Ok(commit.outcomes)
+        Err(store_error) => {
+            for (_, waiting) in group.waiting {
+                waiting.answer(Err(Arc::clone(&store_error)));
             }
-            Err(store_error) => {
-                error!(error = %store_error, runs = runs.len(), "commit failed, nothing stored");
-                self.metrics.commits_failed.inc();
-                Err(Arc::new(store_error))
-            }
-        }
-    }
-
-    fn count(&self, outcomes: &[Result<Appended, AppendError>]) {
-        self.metrics.commits.inc();
-        for outcome in outcomes {
-            match outcome {
-                Ok(appended) => {
-                    self.metrics.events_stored.inc_by(appended.events);
-                    self.metrics
-                        .payload_bytes_stored
-                        .inc_by(appended.payload_bytes);
-                }
-                // Somebody else brought the same events first.
-                Err(AppendError::Stale { .. }) => {}
-                Err(refused) => {
-                    warn!(%refused, "the store did not take a run");
-                    self.metrics.runs_refused.inc();
-                }
-            }
-        }
-    }
-
-    fn publish(
-        &self,
-        runs: &[VerifiedRun],
-        origins: &[Origin],
-        outcomes: &[Result<Appended, AppendError>],
-    ) {
-        let mut by_space: HashMap<SpaceId, Vec<News<'_>>> = HashMap::new();
-        for ((run, origin), outcome) in runs.iter().zip(origins).zip(outcomes) {
-            if let Ok(appended) = outcome {
-                let of_space = by_space.entry(run.space()).or_default();
-                of_space.push(News {
-                    origin: *origin,
-                    appended,
-                    run,
-                });
-            }
-        }
-        for (space, news) in by_space {
-            self.hub.publish(space, &news);
         }
     }
 }
 
-#[derive(Default)]
-struct Signed {
-    runs: Vec<VerifiedRun>,
-    heads: Vec<AuthorHead>,
-    staged: HashMap<(SpaceId, AuthorId), AuthorHead>,
+/// Commits each job of a group on its own. A local job that goes on from one that failed
+/// fails with it.
+fn commit_one_by_one(committer: &Committer, group: Group) {
+    let (mut runs, mut origins) = (group.runs.as_slice(), group.origins.as_slice());
+    let mut failed: HashMap<(SpaceId, AuthorId), Arc<StoreError>> = HashMap::new();
+    for (count, waiting) in group.waiting {
+        let (of_job, later) = runs.split_at(count.min(runs.len()));
+        let (sent_by, later_origins) = origins.split_at(count.min(origins.len()));
+        (runs, origins) = (later, later_origins);
+        let stands_on = of_job
+            .iter()
+            .find_map(|run| failed.get(&(run.space(), run.author())));
+        let outcomes = match (&waiting, stands_on) {
+            (Waiting::Sign(..), Some(store_error)) => Err(Arc::clone(store_error)),
+            _ => committer.append(of_job, sent_by),
+        };
+        if let (Waiting::Sign(..), Err(store_error)) = (&waiting, &outcomes) {
+            let logs = of_job.iter().map(|run| (run.space(), run.author()));
+            failed.extend(logs.map(|log| (log, Arc::clone(store_error))));
+        }
+        waiting.answer(outcomes);
+    }
 }
 
 impl Group {
@@ -514,13 +479,7 @@ impl Waiting {
                 reply.send(outcome).ok();
             }
             Self::Sign(heads, reply) => {
-                let refused = outcome.map_err(WriteError::Store).and_then(|outcomes| {
-                    outcomes
-                        .into_iter()
-                        .find_map(Result::err)
-                        .map_or(Ok(heads), |refused| Err(WriteError::Append(refused)))
-                });
-                reply.send(refused).ok();
+                reply.send(signed_reply(heads, outcome)).ok();
             }
         }
     }

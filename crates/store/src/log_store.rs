@@ -45,6 +45,20 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// the call can be appended without it.
     fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError>;
 
+    /// As [`append`](Self::append), if it waits for nothing: neither for a disk nor for another
+    /// call. `None` if it would, and then nothing was done; a call without runs only asks. The
+    /// default, for stores that write to a disk, is `None` always.
+    ///
+    /// What is appended so needs no [`settle`](Self::settle).
+    ///
+    /// # Errors
+    ///
+    /// See [`append`](Self::append).
+    fn append_at_once(&self, runs: &[VerifiedRun]) -> Option<Result<Commit, StoreError>> {
+        let _ = runs;
+        None
+    }
+
     /// Lists the spaces held, ascending.
     ///
     /// Says nothing about their state: a space whose record is damaged is listed, and asking for

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
-    sync::{RwLock, RwLockReadGuard},
+    sync::{RwLock, RwLockReadGuard, TryLockError},
 };
 
 use bytes::Bytes;
@@ -80,12 +80,15 @@ impl LogStore for MemoryStore {
 
     fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
         let mut tables = self.tables.write().map_err(|_| torn())?;
-        let appended = append::append(&mut *tables, runs);
-        match appended {
-            Ok(_) => tables.undo.clear(),
-            Err(_) => tables.take_back(),
+        tables.append(runs)
+    }
+
+    fn append_at_once(&self, runs: &[VerifiedRun]) -> Option<Result<Commit, StoreError>> {
+        match self.tables.try_write() {
+            Ok(mut tables) => Some(tables.append(runs)),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => Some(Err(torn())),
         }
-        appended
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -167,6 +170,16 @@ enum Replaced {
 }
 
 impl MemoryTables {
+    /// All of it, or nothing.
+    fn append(&mut self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        let appended = append::append(self, runs);
+        match appended {
+            Ok(_) => self.undo.clear(),
+            Err(_) => self.take_back(),
+        }
+        appended
+    }
+
     /// Puts back every row an append has written, the last one first. Numbers it has taken stay
     /// taken: they only have to differ.
     fn take_back(&mut self) {
@@ -319,6 +332,21 @@ fn next(number: &mut u32, what: &'static str) -> Result<u32, StoreError> {
 mod tests {
     use super::*;
     use crate::conformance::World;
+
+    #[test]
+    fn an_append_at_once_waits_for_no_reader() {
+        let world = World::new(1);
+        let store = MemoryStore::new();
+        world.found(&store);
+        let mut author = world.author(1);
+        let run = author.run(3);
+        let reading = store.tables().unwrap();
+        assert!(store.append_at_once(&[]).is_none());
+        assert!(store.append_at_once(std::slice::from_ref(&run)).is_none());
+        drop(reading);
+        let commit = store.append_at_once(&[run]).unwrap().unwrap();
+        assert!(matches!(&commit.outcomes[..], [Ok(appended)] if appended.events == 3));
+    }
 
     #[test]
     fn an_append_that_meets_damage_leaves_nothing_of_itself() {

@@ -12,6 +12,9 @@
 //! Invariant: an announcement is reported to the announcer before the growth its runs caused, and
 //! growth is reported before the end of the pull that caused it.
 
+mod asking;
+mod first;
+mod moving;
 mod old;
 mod receive;
 mod send;
@@ -39,6 +42,9 @@ use crate::{
     link::{Link, LinkEvent},
     metrics::BridgeMetrics,
 };
+pub(crate) use asking::Asking;
+pub(crate) use first::Delivered;
+pub(crate) use moving::Moving;
 pub(crate) use old::Old;
 pub(crate) use receive::Seldom;
 
@@ -71,7 +77,14 @@ impl News {
 }
 
 /// A pull that ended.
-type PullEnd = (EndpointId, Result<SyncReport, SyncError>);
+type PullEnd = (EndpointId, Pulled);
+
+/// How a pull ended, if the policy let it begin.
+type Pulled = Result<Result<SyncReport, SyncError>, NotAdmitted>;
+
+/// The policy does not let a peer read, or did not say so in time: it is not pulled from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotAdmitted(Option<bool>);
 
 /// The loop's state.
 pub(crate) struct Driver {
@@ -86,11 +99,15 @@ pub(crate) struct Driver {
     pub(crate) link: Link,
     pub(crate) growth: Growth,
     pub(crate) gate: Gate,
+    pub(crate) asking: Asking,
+    pub(crate) moving: Moving,
     pub(crate) history: History,
     pub(crate) fresh: Fresh,
     pub(crate) old: Old,
     /// The digest last read from the store.
     pub(crate) digest: HeadsDigest,
+    /// Announcements whose run is applied and whose signature is not checked yet.
+    pub(crate) delivered: Delivered,
     /// Announcements that passed the gate.
     pub(crate) waiting: Vec<Proven>,
     /// Those being applied, the heads their runs end in, and what grew because of announcements.
@@ -121,7 +138,11 @@ enum Woken {
     Grown(Vec<LogGrowth>),
     Applied(Vec<Heard>),
     Pulled(PullEnd),
+    Answered(asking::Answer),
+    AskAgain(EndpointId),
+    Moved(moving::Moved),
     Old(old::Due),
+    Prove,
     Settled,
     Time,
 }
@@ -143,11 +164,16 @@ impl Driver {
                 Woken::Grown(grown) => self.on_grown(grown).await,
                 Woken::Applied(applied) => self.on_applied(applied).await,
                 Woken::Pulled((peer, end)) => self.on_pulled(peer, end).await,
+                Woken::Answered(answer) => self.on_answer(answer).await,
+                Woken::AskAgain(peer) => self.ask_about(peer).await,
+                Woken::Moved(moved) => self.on_moved(moved).await,
                 Woken::Old(due) => self.on_old_due(due).await,
+                Woken::Prove => self.prove_delivered(),
                 Woken::Settled => self.report_deferred().await,
                 Woken::Time => self.shared.announcer(Announcer::handle_timeout),
             }
             self.apply_waiting();
+            self.moving.look(&self.space);
         }
         debug!("left");
     }
@@ -160,6 +186,7 @@ impl Driver {
         let timeout = self
             .shared
             .announcer(|it, now| it.next_timeout().map(|at| at.saturating_sub(now)));
+        let settled = self.applying.is_none() && self.delivered.is_empty();
         let reads = self.waiting.len() < self.limits.waiting.max(1);
         tokio::select! {
             command = commands.recv() => command.map_or(Woken::Left, Woken::Command),
@@ -169,8 +196,11 @@ impl Driver {
             grown = self.growth.next() => Woken::Grown(grown),
             applied = running(&mut self.applying) => Woken::Applied(applied),
             Some(end) = self.pulls.next(), if !self.pulls.is_empty() => Woken::Pulled(end),
+            due = self.asking.next() => due,
+            moved = self.moving.next() => Woken::Moved(moved),
             due = self.old.due() => Woken::Old(due),
-            () = until(self.report_at), if self.applying.is_none() => Woken::Settled,
+            () = until(self.delivered.prove_at()) => Woken::Prove,
+            () = until(self.report_at), if settled => Woken::Settled,
             () = after(timeout) => Woken::Time,
         }
     }
@@ -219,8 +249,13 @@ impl Driver {
     }
 
     /// What was written here is announced before anything is read: under the digest of a moment ago,
-    /// which everybody can place as well.
+    /// which everybody can place as well. The digest after it is read a moment later.
     async fn on_grown(&mut self, grown: Vec<LogGrowth>) {
+        for growth in &grown {
+            if let Some(secret) = self.moving.note(growth) {
+                self.on_secret(secret, !growth.from_peers).await;
+            }
+        }
         let mut news = News::default();
         for growth in grown {
             let in_flight = self.in_flight.get(&growth.author);
@@ -235,16 +270,12 @@ impl Driver {
                 self.take_news(&mut news, &growth);
             }
         }
-        if news.is_empty() || !self.deferred.is_empty() {
-            self.report_at
-                .get_or_insert_with(|| time::Instant::now() + REPORT_AFTER);
-        }
         if !news.is_empty() {
             self.report_grown(news, self.digest);
             self.carry_out().await;
-            self.read_digest().await;
-            self.report_grown(News::default(), self.digest);
         }
+        self.report_at
+            .get_or_insert_with(|| time::Instant::now() + REPORT_AFTER);
     }
 
     /// Tells of the growth that was put off because everybody heard of it, and of the digest after
@@ -265,10 +296,17 @@ impl Driver {
             true => &mut news.synced,
             false => &mut news.written,
         };
+        let size = if self.moving.is_secret(growth) {
+            let mut head_alone = growth.clone();
+            head_alone.run = None;
+            self.fresh.note(&head_alone)
+        } else {
+            self.fresh.note(growth)
+        };
         list.push(Grown {
             author: growth.author,
             head_seq: growth.through,
-            size: self.fresh.note(growth),
+            size,
         });
     }
 
@@ -285,6 +323,9 @@ impl Driver {
     pub(super) async fn read_digest(&mut self) -> HeadsDigest {
         match self.space.summary().await {
             Ok(summary) => {
+                if let Some(summary) = &summary {
+                    self.moving.set_owner(summary.owner);
+                }
                 self.digest = summary.map_or(HeadsDigest::EMPTY, |summary| summary.digest);
             }
             Err(error) => warn!(%error, "cannot read the digest"),
@@ -295,16 +336,24 @@ impl Driver {
     fn pull(&mut self, peer: EndpointId) {
         self.metrics.pulls_started.inc();
         debug!(peer = %peer.fmt_short(), "pulling");
-        let addr = EndpointAddr::from(peer);
-        let pull = self.space.sync_with_options(addr, SyncOptions::default());
-        self.pulls.push(Box::pin(async move { (peer, pull.await) }));
+        let (space, may_read) = (self.space.clone(), self.asking.may_read(peer));
+        let pull = async move {
+            let may_read = may_read.await;
+            if may_read != Some(true) {
+                return (peer, Err(NotAdmitted(may_read)));
+            }
+            let addr = EndpointAddr::from(peer);
+            let ended = space.sync_with_options(addr, SyncOptions::default());
+            (peer, Ok(ended.await))
+        };
+        self.pulls.push(Box::pin(pull));
     }
 
-    async fn on_pulled(&mut self, peer: EndpointId, end: Result<SyncReport, SyncError>) {
+    async fn on_pulled(&mut self, peer: EndpointId, end: Pulled) {
         while let Some(grown) = poll_once(self.growth.next()).await {
             self.on_grown(grown).await;
         }
-        if self.report_at.is_some() && self.applying.is_none() {
+        if self.report_at.is_some() && self.applying.is_none() && self.delivered.is_empty() {
             self.report_deferred().await;
         }
         let wanted = self.shared.announcer(|it, _| it.wanted(peer_id(peer)));
@@ -315,7 +364,15 @@ impl Driver {
             }
         }
         let digest = self.read_digest().await;
-        let ended = self.judge(peer, end, digest);
+        let ended = match end {
+            Ok(end) => self.judge(peer, end, digest),
+            Err(NotAdmitted(may_read)) => {
+                debug!(peer = %peer.fmt_short(), "not pulled from: the policy does not let it read");
+                self.metrics.pulls_refused.inc();
+                self.heed(peer, may_read);
+                PullEnded::Failed
+            }
+        };
         self.shared.announcer(|it, now| {
             it.handle_held(held);
             it.handle_pull_ended(peer_id(peer), ended, now);
@@ -332,6 +389,9 @@ impl Driver {
         match end {
             Ok(report) => {
                 self.metrics.events_pulled.inc_by(report.events);
+                if report.events > 0 {
+                    self.metrics.pulls_with_events.inc();
+                }
                 if report.outcome == SyncOutcome::Complete {
                     self.metrics.pulls_completed.inc();
                     debug!(%peer, events = report.events, "pulled");

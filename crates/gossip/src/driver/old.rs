@@ -1,6 +1,6 @@
 //! The older exchange on the same topic: see [`LegacyPolicy`].
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use headwater::{ApplyRunsError, LogGrowth, wire::AppendError};
@@ -156,13 +156,9 @@ fn fraction() -> f64 {
 }
 
 impl Driver {
-    /// Nobody signs these messages: the neighbour that delivers one has to answer for it.
-    pub(super) async fn on_old_message(&mut self, message: LegacyMessage, neighbor: EndpointId) {
-        let policy = Arc::clone(self.space.node().policy());
-        if !policy.may_read(neighbor, self.space.id()).await {
-            self.ignore(&Ignored::Refused, None, neighbor);
-            return;
-        }
+    /// Nobody signs these messages: the neighbour that delivers one has to answer for it, and the
+    /// policy lets it read.
+    pub(super) async fn on_old_admitted(&mut self, message: LegacyMessage, neighbor: EndpointId) {
         match message {
             LegacyMessage::SyncRequest { topic, .. } if topic != *self.topic.as_bytes() => {
                 self.ignore(&Ignored::ForeignTopic, None, neighbor);
@@ -269,7 +265,7 @@ impl Driver {
             match Run::decode(event) {
                 Ok(run) => runs.push(run),
                 Err(error) => {
-                    debug!(neighbor = %neighbor.fmt_short(), %error, "no run");
+                    debug!(neighbor = %neighbor.fmt_short(), %error, "an old run was ignored");
                     self.metrics.legacy_runs_invalid.inc();
                 }
             }
@@ -278,7 +274,11 @@ impl Driver {
             // One bad run refuses all of a call: take the others one by one.
             for run in runs {
                 if self.apply_dump(vec![run], neighbor).await.is_err() {
-                    debug!(neighbor = %neighbor.fmt_short(), "an old run does not verify");
+                    debug!(
+                        neighbor = %neighbor.fmt_short(),
+                        error = %Ignored::InvalidRun,
+                        "an old run was ignored"
+                    );
                     self.metrics.legacy_runs_invalid.inc();
                 }
             }

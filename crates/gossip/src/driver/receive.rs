@@ -9,11 +9,11 @@ use iroh_gossip::api::{Event, Message};
 use n0_future::time::Instant;
 use tracing::debug;
 
-use super::Driver;
+use super::{Driver, asking::Asked};
 use crate::{
     apply::{self, Heard},
     events::{BridgeEvent, peer_id},
-    gate::{Ignored, Read, Unproven},
+    gate::{Ignored, Read},
     link::LinkEvent,
 };
 
@@ -33,7 +33,7 @@ impl Seldom {
     }
 
     /// Whether it may be done now; then it is taken for done.
-    fn may(&mut self, now: Instant) -> bool {
+    pub(super) fn may(&mut self, now: Instant) -> bool {
         let may = self.again_at.is_none_or(|at| at <= now);
         if may {
             self.again_at = Some(now + self.every);
@@ -46,19 +46,16 @@ impl Driver {
     pub(super) async fn on_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Gossip(Event::Received(message)) => self.on_message(message).await,
-            LinkEvent::Gossip(Event::NeighborUp(peer)) => self.on_neighbor_up(peer),
-            LinkEvent::Gossip(Event::NeighborDown(peer)) => self.on_neighbor_down(peer),
+            LinkEvent::Gossip(Event::NeighborUp(peer)) => self.on_linked(peer).await,
+            LinkEvent::Gossip(Event::NeighborDown(peer)) => self.on_unlinked(peer),
             LinkEvent::Gossip(Event::Lagged) => {
                 debug!("iroh-gossip dropped messages");
                 self.metrics.lagged.inc();
                 self.shared.tell(BridgeEvent::Lagged);
                 self.shared.announcer(Announcer::handle_overflow);
             }
-            LinkEvent::Ended => {
-                for peer in self.shared.neighbors() {
-                    self.on_neighbor_down(peer);
-                }
-            }
+            LinkEvent::Ended => self.on_all_unlinked(),
+            LinkEvent::Joined => debug!("joined the topic"),
             LinkEvent::Rejoined => {
                 debug!("joined the topic anew");
                 self.metrics.rejoined.inc();
@@ -69,30 +66,7 @@ impl Driver {
         }
     }
 
-    fn on_neighbor_up(&mut self, peer: EndpointId) {
-        if !self.shared.neighbor_up(peer) {
-            return;
-        }
-        debug!(peer = %peer.fmt_short(), "neighbour up");
-        self.metrics.neighbors_up.inc();
-        self.link.remember([peer]);
-        self.link.set_alone(false);
-        self.shared
-            .announcer(|it, now| it.handle_neighbor_up(peer_id(peer), now));
-    }
-
-    fn on_neighbor_down(&mut self, peer: EndpointId) {
-        if !self.shared.neighbor_down(peer) {
-            return;
-        }
-        debug!(peer = %peer.fmt_short(), "neighbour down");
-        self.metrics.neighbors_down.inc();
-        self.link.set_alone(self.shared.is_alone());
-        self.shared
-            .announcer(|it, now| it.handle_neighbor_down(peer_id(peer), now));
-    }
-
-    async fn on_message(&mut self, message: Message) {
+    pub(super) async fn on_message(&mut self, message: Message) {
         let Message {
             content,
             delivered_from: neighbor,
@@ -103,8 +77,13 @@ impl Driver {
             .message_bytes_received
             .inc_by(content.len() as u64);
         match self.read(content, neighbor) {
-            Some(Read::Announcement(unproven)) => self.on_unproven(unproven, neighbor).await,
-            Some(Read::Legacy(message)) => self.on_old_message(message, neighbor).await,
+            Some(Read::Announcement(unproven)) => {
+                let sender = unproven.sender();
+                let unproven = Box::new(unproven);
+                let asked = Asked::Announcement { unproven, neighbor };
+                self.ask(sender, asked).await;
+            }
+            Some(Read::Legacy(message)) => self.ask(neighbor, Asked::Old(message)).await,
             None => {}
         }
     }
@@ -120,35 +99,6 @@ impl Driver {
                 }
                 None
             }
-        }
-    }
-
-    /// A message was dropped unread: it may have been news. Told of once in a while, as whoever
-    /// floods the topic would have this node pull all the time.
-    fn on_unread(&mut self) {
-        if self.unread.may(Instant::now()) {
-            self.shared.announcer(Announcer::handle_overflow);
-        }
-    }
-
-    async fn on_unproven(&mut self, unproven: Unproven, neighbor: EndpointId) {
-        let sender = unproven.sender();
-        let policy = Arc::clone(self.space.node().policy());
-        if !policy.may_read(sender, self.space.id()).await {
-            self.ignore(&Ignored::Refused, Some(sender), neighbor);
-            return;
-        }
-        let now = self.shared.now();
-        match self.gate.prove(unproven, now) {
-            Ok(proven) => {
-                let said = &proven.announcement;
-                // Overtaken by a later one, and with nothing to say but what that said better.
-                let outdated = !proven.newest && said.changed.is_empty() && said.inline.is_empty();
-                if !outdated {
-                    self.waiting.push(proven);
-                }
-            }
-            Err(ignored) => self.ignore(&ignored, Some(sender), neighbor),
         }
     }
 
@@ -180,15 +130,22 @@ impl Driver {
     }
 
     pub(super) async fn on_applied(&mut self, applied: Vec<Heard>) {
-        self.in_flight.clear();
+        self.note_landed();
         for heard in applied {
             self.old.others_announced(&heard.digest, &self.digest);
             for claim in &heard.claims {
                 self.fresh.heard(claim.author, claim.seq);
             }
+            // A neighbour that is not to be asked is none on the way here.
+            let is_asked = self.shared.is_neighbor(&heard.neighbor);
+            let relay = if is_asked {
+                heard.neighbor
+            } else {
+                heard.sender
+            };
             let heard = HeardAnnouncement {
                 from: peer_id(heard.sender),
-                delivered_by: peer_id(heard.neighbor),
+                delivered_by: peer_id(relay),
                 digest: heard.digest,
                 periodic: heard.periodic,
                 claims: heard.claims,

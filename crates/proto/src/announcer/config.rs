@@ -90,6 +90,11 @@ pub struct AnnouncerConfig {
     /// what was announced is there after a few round trips, and a peer that cannot be reached has
     /// failed by then. Longer is either much to bring, and then a second pull costs at worst that
     /// much again, or a peer that stalls, and nobody is to wait for it until the sync gives it up.
+    ///
+    /// Of slow and other pulls together there are at most four times
+    /// [`pulls_at_once`](Self::pulls_at_once). So four peers that stall at the same time keep new
+    /// pulls from beginning, for as long as the sync puts up with each; then each rests, twice as
+    /// long each time. What is written meanwhile still arrives inside announcements.
     pub slow_pull: Duration,
     /// Largest announcement, in bytes: what the topic carries. 4,048: iroh-gossip's default of
     /// 4,096 less its own fields.

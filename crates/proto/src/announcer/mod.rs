@@ -270,6 +270,10 @@ impl Announcer {
             self.forget_differences(from);
         }
         match standing {
+            // Beside a head that is missing here an equal digest is one of a moment ago: RFC 6206
+            // leaves it to its user what is consistent, and these two do not agree. It is no reason
+            // to reset either: the head is asked for already.
+            Standing::Equal if lacks => {}
             Standing::Equal => {
                 self.trickle.consistent();
                 if heard.periodic {
@@ -296,16 +300,13 @@ impl Announcer {
         let alone = !self.speaks();
         let busy = |id| self.pulls.contains_key(&id);
         let place = self.peers.place_neighbor(peer, self.config.max_peers, busy);
-        if !self.took(place) || !self.peers.join(peer) {
+        let check = now.saturating_add(self.draws.up_to(self.config.check_within));
+        if !self.took(place) || !self.peers.join(peer, check) {
             return;
         }
         if alone {
             self.trickle.start(now, &mut self.draws);
             self.catch_up = Some(now.saturating_add(self.draws.up_to(self.config.pull_jitter)));
-        }
-        let check = now.saturating_add(self.draws.up_to(self.config.check_within));
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.schedule(check);
         }
         self.go_on(now);
     }

@@ -15,8 +15,9 @@ pub(super) struct Peer {
     pub(super) neighbor: bool,
     /// We are known to hold all it held at some time since it became a neighbour.
     pub(super) settled: bool,
-    /// It is a neighbour to be compared with.
-    pub(super) check: bool,
+    /// When it is to be compared with, as a new neighbour, if nothing settles it before. Kept apart
+    /// from `due`: what is asked of it earlier for another reason is no reason to compare earlier.
+    pub(super) check: Option<Duration>,
     /// When to look whether there is a reason to pull from it.
     pub(super) due: Option<Duration>,
     /// A digest it announced, or relayed, that is not ours.
@@ -47,7 +48,9 @@ pub(super) struct Difference {
 impl Peer {
     /// When it can be asked, if it is to be.
     pub(super) fn ready_at(&self) -> Option<Duration> {
-        self.due.map(|due| due.max(self.rests_until))
+        let check = self.check.filter(|_| !self.settled);
+        let due = [self.due, check].into_iter().flatten().min();
+        due.map(|due| due.max(self.rests_until))
     }
 
     pub(super) fn schedule(&mut self, at: Duration) {
@@ -156,12 +159,12 @@ impl Peers {
         place
     }
 
-    /// Marks a peer of the table as a neighbour. False if it was one.
-    pub(super) fn join(&mut self, id: PeerId) -> bool {
+    /// Marks a peer of the table as a neighbour, to be compared with then. False if it was one.
+    pub(super) fn join(&mut self, id: PeerId, check: Duration) -> bool {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.neighbor) else {
             return false;
         };
-        (peer.neighbor, peer.settled, peer.check) = (true, false, true);
+        (peer.neighbor, peer.settled, peer.check) = (true, false, Some(check));
         self.neighbors += 1;
         true
     }
@@ -171,7 +174,7 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.neighbor) else {
             return false;
         };
-        (peer.neighbor, peer.settled, peer.check) = (false, false, false);
+        (peer.neighbor, peer.settled, peer.check) = (false, false, None);
         self.neighbors -= 1;
         true
     }

@@ -127,17 +127,23 @@ impl Announcer {
     /// Looks again at digests that had the time to become ours.
     pub(super) fn judge_differences(&mut self, now: Duration) {
         let mut lasting = false;
+        let mut reached = Vec::new();
         for (_, peer) in self.peers.iter_mut() {
             let due = peer.due.is_some_and(|due| due <= now);
             let Some(difference) = peer.difference.as_mut().filter(|_| due) else {
                 continue;
             };
             if self.digests.standing(&difference.digest) != Standing::Unknown {
+                reached.push(difference.sender);
                 peer.difference = None;
             } else if !difference.judged {
                 difference.judged = true;
                 lasting = true;
             }
+        }
+        // What they had is here by now, on whatever way it came.
+        for sender in reached {
+            self.settle(sender);
         }
         if lasting {
             self.count_difference(now);
@@ -195,13 +201,13 @@ impl Announcer {
                 continue;
             }
             let due = peer.due.is_some_and(|due| due <= now);
-            let any = catches_up && peer.neighbor;
+            let checks = !peer.settled && peer.check.is_some_and(|check| check <= now);
+            let any = checks || (catches_up && peer.neighbor);
             if !due && !any {
                 continue;
             }
             let wanted = self.wants.count(id);
-            let compares = peer.difference.is_some() || (peer.check && !peer.settled);
-            if !any && !compares && wanted == 0 {
+            if !any && peer.difference.is_none() && wanted == 0 {
                 peer.due = None;
                 continue;
             }
@@ -221,7 +227,7 @@ impl Announcer {
                 self.judge_promises(id, &pull);
                 self.retry_difference(id, now);
                 if let Some(peer) = self.peers.get_mut(id) {
-                    (peer.failures, peer.check) = (0, false);
+                    (peer.failures, peer.check) = (0, None);
                     peer.settled = peer.neighbor;
                 }
                 self.report_synced(id);
@@ -232,7 +238,7 @@ impl Announcer {
                 let rest = self.config.backoff_first;
                 let rest = self.draws.between(rest / 2, rest);
                 if let Some(peer) = self.peers.get_mut(id) {
-                    (peer.difference, peer.check) = (None, false);
+                    (peer.difference, peer.check) = (None, None);
                     peer.rests_until = now.saturating_add(rest);
                 }
             }
@@ -241,11 +247,12 @@ impl Announcer {
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.failed(now, &self.config, &mut self.draws);
                     if peer.failures >= self.config.max_attempts {
-                        (peer.difference, peer.check) = (None, false);
+                        (peer.difference, peer.check) = (None, None);
                     }
-                    if peer.difference.is_some() || peer.check {
+                    if peer.difference.is_some() {
                         peer.schedule(now);
                     }
+                    peer.check = peer.check.map(|check| check.min(now));
                 }
                 self.count_tries(id, &pull, now);
             }

@@ -105,18 +105,28 @@ async fn events_that_are_too_large_to_travel_inline_are_pulled() {
 async fn a_node_cut_off_for_1000_events_backfills_exactly_these_from_one_pull() {
     let lookup = MemoryLookup::new();
     // Nobody pulls from the one that comes back before it has pulled itself: asked by one that
-    // lacks nothing, it would ask back, and count that as no pull of the bridge.
+    // lacks nothing, it would ask back, and count that as no pull of the bridge. Nor does it pull
+    // from its other neighbours only because they are new: their digests show that it has all.
     let patient = AnnouncerConfig {
-        check_within: LIMIT,
+        check_within: 10_000 * LIMIT,
         ..hasty()
     };
     let patient = |_, builder: Builder| builder.announcer(patient.clone());
     let crowd = Crowd::build(&lookup, 4, patient).await;
+    // Nobody is about to pull from the one that leaves: it would ask back while it is away.
+    until("all have caught up", || {
+        crowd.live.iter().all(|live| {
+            let status = live.status();
+            status.history_complete && status.pulling_from.is_empty()
+        })
+    })
+    .await;
     let away = &crowd.members[3];
     crowd.live[3].leave().await;
     let stored_before = away.headwater.metrics().events_stored.get();
     let pulled_before = away.metrics().events_pulled.get();
     let pulls_before = away.metrics().pulls_completed.get();
+    let with_events_before = away.metrics().pulls_with_events.get();
     let inline_before = away.metrics().events_stored.get();
 
     for round in 0..10 {
@@ -139,11 +149,12 @@ async fn a_node_cut_off_for_1000_events_backfills_exactly_these_from_one_pull() 
 
     let metrics = away.metrics();
     // A pull ends a moment after what it brought is stored.
-    until("the first pull ends", || {
-        metrics.pulls_completed.get() > pulls_before
+    until("the pull ends", || {
+        metrics.pulls_completed.get() > pulls_before && back.status().pulling_from.is_empty()
     })
     .await;
     assert_eq!(metrics.events_pulled.get() - pulled_before, 1000);
+    assert_eq!(metrics.pulls_with_events.get() - with_events_before, 1);
     assert_eq!(metrics.events_stored.get(), inline_before);
     assert_eq!(
         away.headwater.metrics().events_stored.get() - stored_before,

@@ -1,9 +1,13 @@
 //! What the tests share: nodes with a bridge, peers without one, and waiting for what happens.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use headwater::{ALPN, Headwater, Space, SpaceId, proto::SpaceSummary};
+use headwater::{ALPN, AccessPolicy, Headwater, Space, SpaceId, proto::SpaceSummary};
 use headwater_gossip::{
     AnnouncementCounter, AnnouncerConfig, BridgeEvent, BridgeMetrics, Builder,
     DEFAULT_TOPIC_MESSAGE_BYTES, GossipBridge, HeadAnnouncement, LiveEvents, LiveSpace, Scope,
@@ -19,7 +23,7 @@ use iroh_gossip::{
     api::{GossipReceiver, GossipSender},
     net::Gossip,
 };
-use n0_future::{StreamExt, join_all, time::timeout};
+use n0_future::{StreamExt, boxed::BoxFuture, join_all, time::timeout};
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
@@ -48,7 +52,8 @@ pub(crate) struct Outsider {
 #[derive(Debug)]
 pub(crate) struct Voice {
     pub(crate) sender: GossipSender,
-    pub(crate) receiver: GossipReceiver,
+    /// Until a test reads it.
+    pub(crate) receiver: Option<GossipReceiver>,
 }
 
 pub(crate) fn secret() -> TopicSecret {
@@ -75,6 +80,18 @@ async fn mounted(
     key: SecretKey,
     node: headwater::Builder,
 ) -> (Headwater, Gossip, Router) {
+    let endpoint = bound(lookup, key).await;
+    let headwater = node.spawn(endpoint.clone());
+    let gossip = Gossip::builder().spawn(endpoint.clone());
+    let router = Router::builder(endpoint)
+        .accept(ALPN, headwater.clone())
+        .accept(GOSSIP_ALPN, gossip.clone())
+        .spawn();
+    (headwater, gossip, router)
+}
+
+/// An endpoint on loopback that the others find.
+pub(crate) async fn bound(lookup: &MemoryLookup, key: SecretKey) -> Endpoint {
     let endpoint = Endpoint::builder(presets::Minimal)
         .secret_key(key)
         .address_lookup(lookup.clone())
@@ -85,16 +102,53 @@ async fn mounted(
         .await
         .expect("endpoint");
     lookup.add_endpoint_info(endpoint.addr());
-    let headwater = node.spawn(endpoint.clone());
-    let gossip = Gossip::builder().spawn(endpoint.clone());
-    let router = Router::builder(endpoint)
-        .accept(ALPN, headwater.clone())
-        .accept(GOSSIP_ALPN, gossip.clone())
-        .spawn();
-    (headwater, gossip, router)
+    endpoint
+}
+
+/// Lets those read who were let in, says no to everybody else, and nothing about some.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Guests {
+    admitted: Arc<Mutex<BTreeSet<EndpointId>>>,
+    unanswered: Arc<Mutex<BTreeSet<EndpointId>>>,
+}
+
+impl Guests {
+    pub(crate) fn admit(&self, peer: EndpointId) {
+        self.admitted.lock().expect("sound").insert(peer);
+    }
+
+    pub(crate) fn refuse(&self, peer: EndpointId) {
+        self.admitted.lock().expect("sound").remove(&peer);
+    }
+
+    pub(crate) fn never_answer_for(&self, peer: EndpointId) {
+        self.unanswered.lock().expect("sound").insert(peer);
+    }
+}
+
+impl AccessPolicy for Guests {
+    fn may_read(&self, remote: EndpointId, _space: SpaceId) -> BoxFuture<bool> {
+        if self.unanswered.lock().expect("sound").contains(&remote) {
+            return Box::pin(std::future::pending());
+        }
+        let admitted = self.admitted.lock().expect("sound").contains(&remote);
+        Box::pin(std::future::ready(admitted))
+    }
 }
 
 impl Member {
+    /// With a policy that lets it in too.
+    pub(crate) async fn guarded(
+        lookup: &MemoryLookup,
+        guests: &Guests,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let node = Headwater::builder().policy(guests.clone());
+        let member = Self::build_on(lookup, node, configure).await;
+        guests.admit(member.id());
+        member
+    }
+
     pub(crate) async fn spawn(lookup: &MemoryLookup) -> Self {
         Self::build(lookup, |builder| builder).await
     }
@@ -172,7 +226,10 @@ impl Outsider {
         let joining = self.gossip.subscribe_and_join(topic, peers);
         let joined = timeout(LIMIT, joining).await.expect("in time");
         let (sender, receiver) = joined.expect("joined").split();
-        Voice { sender, receiver }
+        Voice {
+            sender,
+            receiver: Some(receiver),
+        }
     }
 
     /// An announcement with nothing to say, for a test to fill.
@@ -201,6 +258,14 @@ impl Voice {
     pub(crate) async fn say(&self, message: impl Into<Bytes>) {
         self.sender.broadcast(message.into()).await.expect("said");
     }
+}
+
+/// The same with a bit of its signature changed.
+pub(crate) fn tampered(message: &Bytes) -> Bytes {
+    let mut bytes = message.to_vec();
+    let at = bytes.len() - 1;
+    bytes[at] ^= 1;
+    bytes.into()
 }
 
 pub(crate) async fn summary(space: &Space) -> Option<SpaceSummary> {

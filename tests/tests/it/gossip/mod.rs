@@ -3,6 +3,11 @@
 mod converging;
 mod history;
 mod hostile;
+mod lines;
+mod losses;
 mod members;
+mod neighbors;
 mod old_peers;
+mod pulls;
 mod quiet;
+mod secret;

@@ -13,8 +13,11 @@ use iroh::{EndpointId, address_lookup::MemoryLookup};
 use iroh_gossip::api::{Event, GossipSender};
 use n0_future::{StreamExt, join_all, task::AbortOnDropHandle};
 
-use super::members::{
-    Crowd, LIMIT, MAX_BYTES, Member, Outsider, Voice, secret, shut_down, until, until_held,
+use super::{
+    lines,
+    members::{
+        Crowd, LIMIT, MAX_BYTES, Member, Outsider, Voice, secret, shut_down, until, until_held,
+    },
 };
 use crate::nodes::{assert_equal, author, drafts, write};
 
@@ -34,10 +37,8 @@ impl OldPeer {
         let secret: TopicSecret = secret();
         let topic = *topic_id(&space, &secret).as_bytes();
         let outsider = Outsider::spawn(lookup).await;
-        let Voice {
-            sender,
-            mut receiver,
-        } = outsider.join(space, peers).await;
+        let Voice { sender, receiver } = outsider.join(space, peers).await;
+        let mut receiver = receiver.expect("not read yet");
         let space = Headwater::builder().open().space(space);
         let (kept, answers) = (space.clone(), sender.clone());
         let from = outsider.id();
@@ -176,7 +177,25 @@ async fn what_an_old_peer_sends_is_taken_under_every_policy_and_its_request_may_
             let asked = n0_future::time::timeout(LIMIT, asking).await;
             asked.expect("an announcement answers it");
         } else {
+            // An answer would be there after the longest wait there is for one: that of a node
+            // that does answer, and was asked later.
+            let answers = Member::build(&lookup, |builder| builder.limits(eager())).await;
+            let answering = answers.join(crowd.space, crowd.ids()).await;
+            until_held(answering.space(), 8).await;
+            for _ in 0..3 {
+                let before = answers.metrics().legacy_requests_answered.get();
+                let asking = async {
+                    while answers.metrics().legacy_requests_answered.get() == before {
+                        old.ask().await;
+                        n0_future::time::sleep(Duration::from_millis(50)).await;
+                    }
+                };
+                let asked = n0_future::time::timeout(LIMIT, asking).await;
+                asked.expect("the other one answers");
+            }
+            assert!(crowd.count(|it| it.legacy_requests_received.get()) > 2);
             assert_eq!(answered(), 0);
+            shut_down([answers]).await;
         }
         assert_eq!(crowd.count(|it| it.legacy_batches_sent.get()), 0);
         assert!(old.space.summary().await.expect("readable").is_none());
@@ -254,6 +273,7 @@ async fn a_mixed_network_of_old_and_new_nodes_converges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_events_in_a_dump_are_counted_and_the_others_taken() {
     let lookup = MemoryLookup::new();
+    lines::keep();
     let (crowd, old) = mixed(&lookup, LegacyPolicy::default()).await;
     let mut events = entries(crowd.space, 60);
     // One for another space, and one that is no run at all.
@@ -268,6 +288,16 @@ async fn invalid_events_in_a_dump_are_counted_and_the_others_taken() {
         })
         .await;
     }
+    // Nobody signs a dump: a line names the neighbour that delivered it.
+    until("there is a line for each", || {
+        let mut delivered = crowd.ids();
+        delivered.push(old.outsider.id());
+        let lines = delivered
+            .iter()
+            .map(|peer| lines::naming(*peer, "an old run was ignored"));
+        lines.sum::<u64>() == crowd.count(|it| it.legacy_runs_invalid.get())
+    })
+    .await;
     write(crowd.live[1].space(), 7, "honest", 1).await;
     crowd.until_equal(9).await;
     end(crowd, vec![old]).await;

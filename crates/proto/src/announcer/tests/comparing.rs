@@ -90,6 +90,52 @@ fn a_digest_that_becomes_ours_meanwhile_was_only_ahead() {
 }
 
 #[test]
+fn a_new_neighbor_whose_digest_becomes_ours_is_settled_and_not_compared_with() {
+    let config = AnnouncerConfig {
+        check_within: 1_000_000 * SECOND,
+        ..AnnouncerConfig::default()
+    };
+    for seed in 0..20 {
+        let mut driven = Driven::alone(config.clone(), seed);
+        for neighbor in 1..=3 {
+            driven.it.handle_neighbor_up(peer(neighbor), driven.now);
+        }
+        // All say what they have before the first of them is pulled from, which brings it.
+        for neighbor in 1..=3 {
+            driven.hear_digest(neighbor, neighbor, digest(99));
+        }
+        let first = driven.next_pull().unwrap();
+        driven
+            .it
+            .handle_synced(digest(99), vec![large(5, 100)], driven.now);
+        driven.complete(first);
+        assert_eq!(driven.pulls(|driven, _| driven.nothing_new()), []);
+        assert_eq!(driven.it.status().unsettled_neighbors, 0);
+    }
+}
+
+#[test]
+fn our_digest_beside_a_head_we_lack_is_no_reason_to_be_silent() {
+    let mut driven = Driven::with_neighbors(1);
+    quiet(&mut driven);
+    let ours = driven.ours();
+    for seq in 1..=9 {
+        driven.it.handle_announcement(
+            HeardAnnouncement {
+                from: peer(1),
+                delivered_by: peer(1),
+                digest: ours,
+                periodic: false,
+                claims: vec![claim(5, seq, 0)],
+            },
+            driven.now,
+        );
+    }
+    let outputs = driven.run_for(128 * SECOND);
+    assert_eq!(driven.it.status().counters.suppressed, 0, "{outputs:?}");
+}
+
+#[test]
 fn one_who_lags_behind_is_told_and_not_pulled_from() {
     let mut driven = Driven::with_neighbors(3);
     quiet(&mut driven);
