@@ -32,7 +32,9 @@ First steps, in two terminals on one machine:
 Without a second terminal: `headwater demo`.
 
 While a node runs on a data folder (`serve` or `tail`), it carries out what other commands ask of
-the folder: append, export, sync, status and the rest work as if it were not there.
+the folder: append, export, sync, status and the rest work as if it were not there. Its network stays
+as it was started: --no-relay, --no-gossip, --bind and --dial-timeout of a `sync` or `tail` are
+reported as without effect where they ask for something else.
 
 Wherever SPACE is asked for, its local name, its id in hex or a ticket will do.
 
@@ -42,8 +44,9 @@ Exit codes:
      node stopped before it was done
   2  the command line was wrong, or it names something this data folder does not have
   3  the input was refused; nothing was stored
-  4  the data folder is in use by a headwater process that carries nothing out for others, such as
-     a long `sync`; or a node runs on it and `serve` would be a second one
+  4  the data folder is in use by a headwater process that does not carry this out: a long `append`
+     carries nothing out for others, a long `sync` no `serve` or `tail`; or a node runs on it and
+     `serve` would be a second one, or it is busy with too many commands
   5  no peer could be reached, or the sync failed; what was stored before stays stored
   6  the sync ended, but truncated: a fork, for example
   7  `verify` found damage
@@ -209,7 +212,7 @@ Examples:
 
 const SYNC_HELP: &str = "\
 With a ticket the space need not be joined before. A node that runs on the data folder dials with
-its own network; --bind and --dial-timeout are then left out. With --json, progress comes as lines with
+its own network; --bind and --dial-timeout have no effect then. With --json, progress comes as lines with
 \"progress\"; the last line is the report.
 
 Examples:

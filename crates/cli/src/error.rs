@@ -64,6 +64,9 @@ pub(crate) enum CliError {
     #[error("{} is in use by another headwater process; `headwater status` says whether a node is \
              running on it", .0.display())]
     InUse(PathBuf),
+    #[error("the node that is running on {} carries out as many commands as it can at a time; try \
+             again when one of them has ended", .0.display())]
+    Busy(PathBuf),
     #[error("{} is gone; restore it, or begin anew in another folder: with an empty store the keys \
              here would sign their logs a second time from the start", .0.display())]
     StoreGone(PathBuf),
@@ -129,7 +132,7 @@ impl CliError {
             | Self::NotServed(_)
             | Self::NoPeer(_) => 2,
             Self::Input(InputError::Line { .. }) | Self::Event(_) | Self::DemoInput { .. } => 3,
-            Self::InUse(_) => 4,
+            Self::InUse(_) | Self::Busy(_) => 4,
             Self::Sync { source, .. } if !matches!(**source, SyncError::Store(_)) => 5,
             Self::Truncated(_) => 6,
             Self::VerifyFailed(_) | Self::SpacesDamaged(_) | Self::ExportsDiffer => 7,

@@ -71,7 +71,11 @@ pub(super) async fn carry_out(
 ) -> Result<(), CliError> {
     require_held(host.node(), space).await?;
     let (label, draft) = draft.check()?;
-    let secret = host.folder().author_key(&label)?;
+    let author = label.clone();
+    let finding = host
+        .folder()
+        .blocking(move |folder| folder.author_key(&author));
+    let secret = finding.await?;
     let event = host.node().space(space).append(&secret, draft).await?;
     let answer = json!({
         "space": space, "author": event.author, "seq": event.seq, "id": event.id,
@@ -162,7 +166,10 @@ pub(crate) async fn import(
     drafts: Drafts,
 ) -> Result<Imported, CliError> {
     require_held(node, space).await?;
-    let secrets = folder.author_keys(drafts.keys().map(String::as_str))?;
+    let labels: Vec<_> = drafts.keys().cloned().collect();
+    let finding =
+        folder.blocking(move |folder| folder.author_keys(labels.iter().map(String::as_str)));
+    let secrets = finding.await?;
     let imported = Imported {
         events: drafts.values().map(|log| log.len() as u64).sum(),
         authors: drafts.len() as u64,

@@ -75,7 +75,7 @@ pub(crate) async fn carry_out(
         } => append::carry_out_import(host, space, events, drafts, teller).await,
         Request::Export { space } => export::carry_out(host, space, teller).await,
         Request::Create { name, author } => space::carry_out(host, &name, &author, teller).await,
-        Request::Joined { space } => space::carry_out_joined(host, space).await,
+        Request::Joined { space } => space::carry_out_joined(host, space, teller).await,
         Request::Ticket { space } => space::carry_out_ticket(host, space, teller).await,
         Request::Status => status::carry_out(host, teller).await,
         Request::Verify { space } => verify::carry_out(host, space, teller).await,
@@ -155,9 +155,25 @@ fn wanted_space(folder: &DataFolder, text: &str) -> Result<Wanted, CliError> {
 }
 
 /// The name of a space here, or the first digits of its id.
-fn name_of(folder: &DataFolder, space: SpaceId) -> Result<String, CliError> {
-    let spaces = folder.spaces()?;
+async fn name_of(folder: &DataFolder, space: SpaceId) -> Result<String, CliError> {
+    let spaces = folder.blocking(DataFolder::spaces).await?;
     Ok(spaces
         .get(space)
         .map_or_else(|| space.fmt_short(), |known| known.name.clone()))
+}
+
+/// Makes a space live, as [`Host::go_live`]. What the call was about is done by then: a failure is
+/// told, and no more than that.
+async fn go_live(host: &Host, space: SpaceId, teller: &Teller) -> Result<bool, CliError> {
+    match host.go_live(space).await {
+        Ok(is_live) => Ok(is_live),
+        Err(error) => {
+            let name = name_of(host.folder(), space).await;
+            let name = name.unwrap_or_else(|_unreadable| space.fmt_short());
+            let error = crate::error::chain(&error);
+            let text = format!("{name} takes no part in gossip for now: {error}");
+            teller.warn(text).await?;
+            Ok(false)
+        }
+    }
 }

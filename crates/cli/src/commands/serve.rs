@@ -17,7 +17,7 @@ use crate::{
     args::ServeArgs,
     control,
     error::CliError,
-    folder::KnownSpace,
+    folder::{DataFolder, KnownSpace},
     host::{self, Held, Host, Role, Served},
     input::{self, FIRST_KIND, InputError},
     output::{Output, count},
@@ -57,7 +57,8 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> Result<(), CliErr
         announce(context, &host).await?;
         go_live(context, &host).await?;
         if let Some(space) = feed {
-            let author = folder.author_key(&args.author)?;
+            let finding = folder.blocking(move |folder| folder.author_key(&args.author));
+            let author = finding.await?;
             append_lines(context, host.node(), space, &author).await?;
             tracing::info!("standard input has ended; serving goes on");
         }
@@ -78,7 +79,7 @@ async fn announce(context: &Context, host: &Host) -> Result<(), CliError> {
     let Some(peer) = host.addr().await else {
         return Ok(());
     };
-    let known = host.folder().spaces()?;
+    let known = host.folder().blocking(DataFolder::spaces).await?;
     let mut tickets = BTreeMap::new();
     let mut names = Vec::new();
     let mut damaged = BTreeMap::new();
@@ -111,11 +112,15 @@ async fn announce(context: &Context, host: &Host) -> Result<(), CliError> {
     }
     context.output.json_line(&first)?;
     if !context.output.is_json() {
-        let spaces = count(names.len() as u64, "space");
-        eprintln!(
-            "serving {spaces} ({}) to whoever knows a space's id; Ctrl-C ends",
-            names.join(", ")
-        );
+        if names.is_empty() {
+            eprintln!("nothing is here to be served yet; Ctrl-C ends");
+        } else {
+            let spaces = count(names.len() as u64, "space");
+            eprintln!(
+                "serving {spaces} ({}) to whoever knows a space's id; Ctrl-C ends",
+                names.join(", ")
+            );
+        }
         let is_joined = |space: &&KnownSpace| {
             let here = tickets.contains_key(&space.id) || damaged.contains_key(&space.id);
             !here && host.served().contains(space.id)
@@ -133,12 +138,13 @@ async fn announce(context: &Context, host: &Host) -> Result<(), CliError> {
 /// here that way.
 async fn go_live(context: &Context, host: &Host) -> Result<(), CliError> {
     let mut spaces: BTreeSet<_> = host::space_ids(host.node())?.into_iter().collect();
-    spaces.extend(host.folder().spaces()?.iter().map(|space| space.id));
+    let known = host.folder().blocking(DataFolder::spaces).await?;
+    spaces.extend(known.iter().map(|space| space.id));
     for space in spaces {
         if let Err(error) = host.go_live(space).await {
             context.output.warn(&format!(
                 "{} is served without gossip: {error}",
-                name_of(host.folder(), space)?
+                name_of(host.folder(), space).await?
             ));
         }
     }

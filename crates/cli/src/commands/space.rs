@@ -4,7 +4,7 @@ use headwater::SpaceId;
 use iroh::EndpointAddr;
 use serde_json::json;
 
-use super::{Context, name_of, wanted_space};
+use super::{Context, go_live, name_of, wanted_space};
 use crate::{
     args::SpaceCommand,
     control::{self, Request, Teller},
@@ -49,19 +49,25 @@ pub(super) async fn carry_out(
     teller: &Teller,
 ) -> Result<(), CliError> {
     let folder = host.folder();
-    folder.spaces()?.check_name(name)?;
-    let owner = folder.author_key(author)?;
-    let secret = random_bytes()?;
+    let (owned_name, author) = (name.to_owned(), author.to_owned());
+    let making = folder.blocking(move |folder| {
+        folder.spaces()?.check_name(&owned_name)?;
+        Ok((folder.author_key(&author)?, random_bytes()?))
+    });
+    let (owner, secret) = making.await?;
     let space = host.node().create_space(&owner).await?;
     // The gossip topic follows from it, so that the space can be live.
     space.set_topic_secret(&owner, secret).await?;
     let id = space.id();
-    folder.change_spaces(|spaces| spaces.add(id, name).map(|_| ()))?;
-    host.go_live(id).await?;
+    let owned_name = name.to_owned();
+    let naming = folder.blocking(move |folder| {
+        folder.change_spaces(|spaces| spaces.add(id, &owned_name).map(|_| ()))
+    });
+    naming.await?;
     let answer = json!({ "space": id, "name": name, "owner": owner.id() });
-    teller
-        .answer(&answer, || format!("created {name}: {id}"))
-        .await
+    let text = || format!("created {name}: {id}");
+    teller.answer(&answer, text).await?;
+    go_live(host, id, teller).await.map(|_is_live| ())
 }
 
 async fn join(context: &Context, ticket: &str, name: Option<&str>) -> Result<(), CliError> {
@@ -80,12 +86,23 @@ async fn join(context: &Context, ticket: &str, name: Option<&str>) -> Result<(),
         format!("joined {name}: {}\n\nnext: {sync}", ticket.space)
     })?;
     let space = ticket.space;
-    control::ask_if_running(context.output, &folder, Request::Joined { space }).await
+    let told = control::ask_if_running(context.output, &folder, Request::Joined { space }).await;
+    if let Err(error) = told {
+        context.output.warn(&format!(
+            "the running node does not take it up before its next start: {}",
+            crate::error::chain(&error)
+        ));
+    }
+    Ok(())
 }
 
 /// Takes up a space that was joined.
-pub(super) async fn carry_out_joined(host: &Host, space: SpaceId) -> Result<(), CliError> {
-    host.go_live(space).await.map(|_is_live| ())
+pub(super) async fn carry_out_joined(
+    host: &Host,
+    space: SpaceId,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    go_live(host, space, teller).await.map(|_is_live| ())
 }
 
 /// Tells a ticket for one space.
@@ -94,7 +111,7 @@ pub(super) async fn carry_out_ticket(
     space: SpaceId,
     teller: &Teller,
 ) -> Result<(), CliError> {
-    let name = name_of(host.folder(), space)?;
+    let name = name_of(host.folder(), space).await?;
     let peer = host.addr().await;
     let peer = peer.filter(|_| host.is_serving() && host.served().contains(space));
     let Some(peer) = peer else {

@@ -20,8 +20,9 @@ pub(super) async fn run(context: &Context) -> Result<(), CliError> {
 /// Tells what is held.
 pub(super) async fn carry_out(host: &Host, teller: &Teller) -> Result<(), CliError> {
     let folder = host.folder();
-    let endpoint_id = folder.node_key()?.public().to_string();
-    let known = folder.spaces()?;
+    let reading = folder.blocking(|folder| Ok((folder.node_key()?, folder.spaces()?)));
+    let (key, known) = reading.await?;
+    let endpoint_id = key.public().to_string();
     let held = host::held_spaces(host.node()).await?;
 
     let mut spaces = Vec::new();

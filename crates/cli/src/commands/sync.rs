@@ -10,7 +10,7 @@ use iroh::EndpointAddr;
 use n0_future::StreamExt;
 use serde_json::json;
 
-use super::{Context, name_of, wanted_space};
+use super::{Context, go_live, name_of, wanted_space};
 use crate::{
     args::SyncArgs,
     control::{self, Progress, Request, Teller},
@@ -48,17 +48,21 @@ pub(super) async fn carry_out(
     peers: &[EndpointAddr],
     teller: &Teller,
 ) -> Result<(), CliError> {
-    let name = name_of(host.folder(), space)?;
+    let name = name_of(host.folder(), space).await?;
+    // The peer may lack something of it, too.
+    let served = host.serve_meanwhile(space);
     let report = from_first_reachable(teller, host.node(), space, peers).await?;
+    drop(served);
     teller.answer(&report, || sentence(&name, &report)).await?;
-    host.go_live(space).await?;
+    go_live(host, space, teller).await?;
     match truncation(&report) {
         None => Ok(()),
         Some(reason) => Err(CliError::Truncated(reason)),
     }
 }
 
-/// The peers to try, in order; none if none is known.
+/// The peers to try, in order: those of the ticket, else those that tickets told of before, else those
+/// that were met by gossip. None if none is known.
 ///
 /// # Errors
 ///
@@ -68,16 +72,22 @@ pub(super) fn peers_of(
     wanted: &Wanted,
 ) -> Result<Vec<EndpointAddr>, CliError> {
     let own = folder.node_key()?.public();
-    let mut peers = match &wanted.ticket {
-        Some(ticket) => ticket.peers.clone(),
-        None => folder
-            .spaces()?
-            .get(wanted.id)
-            .map(|space| space.peers.clone())
-            .unwrap_or_default(),
-    };
-    peers.retain(|peer| peer.id != own);
-    Ok(peers)
+    let known = folder.spaces()?;
+    let known = known.get(wanted.id);
+    let ticket = wanted.ticket.as_ref();
+    let of_ticket = ticket.map(|ticket| ticket.peers.clone());
+    let ways = [
+        of_ticket,
+        known.map(|space| space.peers.clone()),
+        known.map(|space| space.met.clone()),
+    ];
+    for mut peers in ways.into_iter().flatten() {
+        peers.retain(|peer| peer.id != own);
+        if !peers.is_empty() {
+            return Ok(peers);
+        }
+    }
+    Ok(Vec::new())
 }
 
 async fn from_first_reachable(

@@ -6,7 +6,7 @@ use headwater::{SpaceId, SubscribeFrom, Subscription, SubscriptionItem, SyncErro
 use iroh::EndpointAddr;
 use n0_future::StreamExt;
 
-use super::{Context, sync::peers_of, wanted_space};
+use super::{Context, go_live, sync::peers_of, wanted_space};
 use crate::{
     args::TailArgs,
     control::{self, Request, Teller},
@@ -54,8 +54,9 @@ pub(super) async fn carry_out(
     }
     // Before anything is pulled, so that nothing is missed.
     let items = host.node().space(space).subscribe(from);
-    host.served().add(space);
-    if !host.go_live(space).await? && peers.is_empty() && host.has_gossip() {
+    // The last tail of a space takes it along when it ends.
+    let _served = host.serve_meanwhile(space);
+    if !go_live(host, space, teller).await? && peers.is_empty() && host.has_gossip() {
         let text =
             "this space has no gossip topic and no known peer; events appended here are shown";
         teller.warn(text.into()).await?;

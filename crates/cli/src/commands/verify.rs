@@ -47,7 +47,7 @@ pub(super) async fn carry_out(
     for id in spaces {
         let report = check(node, id, teller).await?;
         damaged += u64::from(!report.is_sound());
-        say(teller, id, &name_of(host.folder(), id)?, &report).await?;
+        say(teller, id, &name_of(host.folder(), id).await?, &report).await?;
     }
     match damaged {
         0 => Ok(()),

@@ -1,15 +1,20 @@
 //! What is asked of the process that has a data folder open, and what it says.
 //!
 //! ```text
-//!  command ── Call { request, said } ──▶ host: the process that has the store open
-//!          ◀── Said … Said, End ───────
+//!          ◀── Hello ────────────────────────
+//!  command ─── Call { request, options, said } ──▶ host: the process that has the store open
+//!          ◀── Said … Said, End ─────────────
 //! ```
 //!
 //! One process at a time has the store open: the *host*. It is this process if nobody else has the
 //! folder, and then a call is a channel in memory. If a node is running on the folder (`serve`,
-//! `tail`), a call goes through the Unix socket `DIR/control.sock`, one call a connection, and the
-//! node carries it out. Either way the request is the same, and so is the code behind it: a command
-//! does not know which of the two happened.
+//! `tail`, and `sync` while it lasts), a call goes through the Unix socket `DIR/control.sock`, one
+//! call a connection, and the node carries it out. Either way the request is the same, and so is the
+//! code behind it: a command does not know which of the two happened. Only options that belong to
+//! the start of a node cannot be followed by one that runs; the caller is told so.
+//!
+//! A `sync` that is done takes no more calls, and ends when those it has are done, too. Commands that
+//! stay (`serve`, `tail`) are not for it: they wait for its end, and open the folder themselves.
 //!
 //! ```text
 //!  Request   Append { space, draft }                  Create { name, author }
@@ -30,6 +35,8 @@
 //! that a slow terminal slows an export down instead of filling memory. A caller that goes away ends
 //! its call; a host that goes away ends it without an [`Said::End`], which the caller tells from a
 //! call that was carried out.
+//!
+//! A host carries out so many calls at a time, and tells the next one at once that it is busy.
 //!
 //! Invariant: a host binds the socket only while it has the store open, and lets go of the socket
 //! first. Whatever lies in its place otherwise is left over from a process that was killed.
@@ -58,7 +65,11 @@ pub(crate) use self::{
     socket::listen,
     teller::Teller,
 };
-use crate::{commands, error::CliError, host::Host};
+use crate::{
+    commands,
+    error::CliError,
+    host::{Host, NetOption},
+};
 
 /// What is to be done on an open folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,10 +112,24 @@ pub(crate) enum Request {
     },
 }
 
+/// What a host says first to whoever comes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Hello {
+    /// It takes a call.
+    Ready {
+        /// Whether it stays until it is told to stop.
+        stays: bool,
+    },
+    /// It carries out as many calls as it can.
+    Busy,
+}
+
 /// A request, and where to say what comes of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) request: Request,
+    /// Those given for a network that the host may have started otherwise.
+    pub(crate) options: Vec<NetOption>,
     pub(crate) said: mpsc::Sender<Said>,
 }
 
@@ -153,8 +178,14 @@ impl From<CliError> for Failure {
 /// Carries a call out on an open folder. Ends early when the caller has gone.
 pub(crate) async fn carry_out(host: &Host, call: Call) {
     let teller = Teller::new(call.said);
+    let doing = async {
+        if let Some(text) = host.without_effect(&call.options) {
+            teller.warn(text).await?;
+        }
+        commands::carry_out(host, call.request, &teller).await
+    };
     let done = tokio::select! {
-        done = commands::carry_out(host, call.request, &teller) => done,
+        done = doing => done,
         () = teller.gone() => return,
     };
     teller.end(done.map_err(Failure::from)).await;

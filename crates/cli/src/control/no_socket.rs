@@ -14,11 +14,20 @@ pub(crate) fn listen(_host: &Host, _output: Output) -> Option<Listening> {
     None
 }
 
+impl Listening {
+    /// Nothing is to be waited for.
+    pub(super) async fn end(self) {}
+}
+
 /// A connection that cannot be.
 #[derive(Debug)]
 pub(super) enum Connection {}
 
 impl Connection {
+    pub(super) fn stays(&self) -> bool {
+        match *self {}
+    }
+
     pub(super) async fn call(self, _call: Call) -> Result<Self, CliError> {
         match self {}
     }

@@ -9,7 +9,7 @@ use remoc::rch::mpsc;
 
 use super::{
     Call, Failure, Request, Said, carry_out, listen,
-    socket::{Connection, connect},
+    socket::{Connection, Listening, connect},
 };
 use crate::{
     commands::Context,
@@ -24,6 +24,9 @@ use crate::{
 /// How long to wait for a command that has the folder open and does not listen: those are brief.
 const FOLDER_WAIT: Duration = Duration::from_secs(10);
 const FOLDER_LOOK: Duration = Duration::from_millis(20);
+
+/// How long a command that is done waits for those of others before it says so.
+const OTHERS_WAIT: Duration = Duration::from_secs(1);
 
 /// Who carries a call out.
 enum Reached {
@@ -47,7 +50,6 @@ pub(crate) async fn ask(
     interrupted: u8,
 ) -> Result<(), CliError> {
     let (said, replies) = mpsc::channel();
-    let call = Call { request, said };
     let printed = print(context.output, replies);
     let ended = |done| match done {
         Some(done) => done,
@@ -56,11 +58,12 @@ pub(crate) async fn ask(
     };
     match reach(folder, &role).await? {
         Reached::Running(connection) => {
-            if let Some(option) = role.dial_option() {
-                context.output.warn(&format!(
-                    "the running node carries this out with its own network; {option} is left out"
-                ));
-            }
+            let options = role.net_options();
+            let call = Call {
+                request,
+                options,
+                said,
+            };
             let _connection = connection.call(call).await?;
             let done = tokio::select! {
                 done = printed => Some(done),
@@ -69,16 +72,46 @@ pub(crate) async fn ask(
             ended(done)
         }
         Reached::Here(host) => {
-            // Whoever stays until Ctrl-C carries out others' calls, too.
-            let listening = host.is_serving().then(|| listen(&host, context.output));
+            let listening = role
+                .is_shared()
+                .then(|| listen(&host, context.output))
+                .flatten();
+            // Its own start has followed every option.
+            let options = Vec::new();
+            let call = Call {
+                request,
+                options,
+                said,
+            };
             let done = tokio::select! {
                 (done, ()) = async { tokio::join!(printed, carry_out(&host, call)) } => Some(done),
                 () = stop::requested(interrupted) => None,
             };
-            drop(listening);
+            match listening {
+                Some(listening) if done.is_some() && !role.stays() => tokio::select! {
+                    () = finish_others(listening, context.output) => {}
+                    () = stop::requested(interrupted) => {}
+                },
+                listening => drop(listening),
+            }
             host.stop().await;
             ended(done)
         }
+    }
+}
+
+/// Takes no more calls of others, and waits for those that are under way.
+async fn finish_others(listening: Listening, output: Output) {
+    let mut ending = std::pin::pin!(listening.end());
+    if tokio::time::timeout(OTHERS_WAIT, &mut ending)
+        .await
+        .is_err()
+    {
+        output.warn(
+            "done; it ends with the last of the other commands that it carries out on this folder \
+             (Ctrl-C ends them, too)",
+        );
+        ending.await;
     }
 }
 
@@ -96,7 +129,13 @@ pub(crate) async fn ask_if_running(
         return Ok(());
     };
     let (said, replies) = mpsc::channel();
-    let _connection = connection.call(Call { request, said }).await?;
+    let options = Vec::new();
+    let call = Call {
+        request,
+        options,
+        said,
+    };
+    let _connection = connection.call(call).await?;
     print(output, replies).await
 }
 
@@ -113,14 +152,19 @@ pub(crate) async fn become_host(folder: &DataFolder, role: &Role) -> Result<Host
 }
 
 /// Finds the running node, or opens the folder. A process that has it open and does not listen is
-/// given some time: it will end, or begin to listen.
+/// given some time: it will end, or begin to listen. So is one that ends before a command that stays
+/// would.
 async fn reach(folder: &DataFolder, role: &Role) -> Result<Reached, CliError> {
     let asked = Instant::now();
     loop {
-        if let Some(connection) = connect(folder.path()).await? {
-            return Ok(Reached::Running(Box::new(connection)));
-        }
-        match Host::open(folder, role).await {
+        let opened = match connect(folder.path()).await? {
+            Some(connection) if connection.stays() || !role.stays() => {
+                return Ok(Reached::Running(Box::new(connection)));
+            }
+            Some(_brief) => Err(CliError::InUse(folder.path().to_owned())),
+            None => Host::open(folder, role).await,
+        };
+        match opened {
             Ok(host) => return Ok(Reached::Here(host)),
             Err(CliError::InUse(_)) if asked.elapsed() < FOLDER_WAIT => {
                 tokio::time::sleep(FOLDER_LOOK).await;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::CliError;
 
+/// What the names of files and folders begin with that are not in their place yet.
+pub(crate) const ASIDE: &str = ".new-";
+
 /// Held while a file of the folder is read, changed and written. Dropping it lets go.
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -78,9 +81,7 @@ pub(super) fn make_private(_path: &Path) -> Result<(), CliError> {
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let replace = || {
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut aside = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempfile_in(folder)?;
+        let mut aside = tempfile::Builder::new().prefix(ASIDE).tempfile_in(folder)?;
         aside.write_all(bytes)?;
         aside.as_file().sync_all()?;
         aside.persist(path).map_err(|error| error.error)?;
@@ -89,6 +90,23 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
         Ok(())
     };
     replace().map_err(at(path))
+}
+
+/// Removes what lies aside in a folder. Nothing else may be making any.
+pub(super) fn clear_leftovers(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries {
+        if !entry.file_name().to_string_lossy().starts_with(ASIDE) {
+            continue;
+        }
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+            _ => fs::remove_file(entry.path()),
+        };
+        if let Err(error) = removed {
+            tracing::debug!(path = %entry.path().display(), %error, "a leftover stays");
+        }
+    }
 }
 
 /// What every JSON file here says first.

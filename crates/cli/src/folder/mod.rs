@@ -26,6 +26,8 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use headwater::{AuthorSecret, DiskStore};
 use iroh::SecretKey;
 
+#[cfg(unix)]
+pub(crate) use self::file::ASIDE;
 pub(crate) use self::{
     authors::AuthorKeys,
     spaces::{KnownSpace, KnownSpaces, OwnerLog, Wanted},
@@ -141,6 +143,37 @@ impl DataFolder {
     /// Where the folder lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Does something with the files here on a thread that may wait for the lock and the disk.
+    ///
+    /// # Errors
+    ///
+    /// As what is done. Who no longer waits for it does not keep it from being done.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, CliError> + Send + 'static,
+    ) -> Result<T, CliError> {
+        let folder = self.clone();
+        match tokio::task::spawn_blocking(move || work(&folder)).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_ending) => Err(CliError::NodeStopped),
+            },
+        }
+    }
+
+    /// Removes what processes that were killed had half made. Only for whoever has the store open:
+    /// sockets are made by nobody else, and files only under the lock.
+    ///
+    /// # Errors
+    ///
+    /// The lock cannot be taken. What cannot be removed stays.
+    pub(crate) fn clear_leftovers(&self) -> Result<(), CliError> {
+        let _lock = self.lock()?;
+        file::clear_leftovers(&self.path);
+        Ok(())
     }
 
     /// The endpoint's key.
@@ -356,6 +389,24 @@ mod tests {
         assert!(folder.next_boot().unwrap() >= first);
         fs::write(dir.path().join(BOOT), "many").unwrap();
         assert!(matches!(folder.next_boot(), Err(CliError::Damaged { .. })));
+    }
+
+    #[test]
+    fn what_was_left_half_made_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        let names = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        fs::write(folder.path().join("new-notes"), "kept").unwrap();
+        let before = names();
+        fs::write(folder.path().join(".new-abc"), "half").unwrap();
+        fs::create_dir(folder.path().join(".new-def")).unwrap();
+        fs::write(folder.path().join(".new-def/s"), "").unwrap();
+        folder.clear_leftovers().unwrap();
+        assert_eq!(names(), before);
     }
 
     #[test]

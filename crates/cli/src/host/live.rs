@@ -7,18 +7,24 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use headwater::{Headwater, SpaceId};
-use headwater_gossip::{BridgeEvent, GossipBridge, JoinError, LiveEvents, LiveSpace, TopicSecret};
+use headwater_gossip::{
+    BridgeEvent, GossipBridge, JoinError, LiveEvents, LiveSpace, TopicSecret, topic_id,
+};
 use iroh::{Endpoint, EndpointAddr, address_lookup::MemoryLookup, endpoint::TransportAddrInfo};
-use iroh_gossip::net::Gossip;
+use iroh_gossip::{TopicId, net::Gossip};
 use n0_future::StreamExt;
 
 use crate::{
     error::{CliError, chain},
     folder::DataFolder,
 };
+
+/// How long a live space may take to follow the owner to another topic.
+const MOVE_WAIT: Duration = Duration::from_secs(10);
 
 /// A host's part in gossip.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(super) struct Live {
     gossip: Gossip,
     bridge: GossipBridge,
     spaces: Mutex<BTreeMap<SpaceId, LiveSpace>>,
+    /// Held while a space is joined or left.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Live {
@@ -36,12 +44,12 @@ impl Live {
     /// # Errors
     ///
     /// The start cannot be counted.
-    pub(super) fn start(
+    pub(super) async fn start(
         folder: &DataFolder,
         node: &Headwater,
         endpoint: &Endpoint,
     ) -> Result<Self, CliError> {
-        let boot = folder.next_boot()?;
+        let boot = folder.blocking(DataFolder::next_boot).await?;
         let gossip = Gossip::builder().spawn(endpoint.clone());
         let bridge = GossipBridge::builder(node.clone(), gossip.clone());
         Ok(Self {
@@ -50,6 +58,7 @@ impl Live {
             gossip,
             bridge: bridge.boot(boot).spawn(),
             spaces: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -58,7 +67,14 @@ impl Live {
         &self.gossip
     }
 
+    /// Waits until no space is being joined or left. None is while the answer lives.
+    pub(super) async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// Joins a space's topic through these peers, or lets them be asked if it is live already.
+    /// `by_owner` says whether the owner's log, as it is here, sets the secret: a live space moves to
+    /// its topic by itself then, and takes the others along.
     ///
     /// # Errors
     ///
@@ -67,13 +83,15 @@ impl Live {
         &self,
         space: SpaceId,
         secret: TopicSecret,
+        by_owner: bool,
         peers: &[EndpointAddr],
     ) -> Result<(), CliError> {
         let ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
         let joined = match self.bridge.join(space, secret.clone(), ids.clone()).await {
             Err(JoinError::OtherTopic { .. }) => {
-                // The owner has changed the secret.
-                if let Some(live) = self.space(space) {
+                if let Some(live) = self.space(space)
+                    && !(by_owner && moves_to(&live, topic_id(&space, &secret)).await)
+                {
                     live.leave().await;
                 }
                 self.bridge.join(space, secret, ids).await
@@ -97,10 +115,28 @@ impl Live {
         spaces.get(&space).cloned()
     }
 
+    /// Leaves a space's topic; nothing if it is not live.
+    pub(super) async fn leave(&self, space: SpaceId) {
+        let left = {
+            let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+            spaces.remove(&space)
+        };
+        if let Some(live) = left {
+            live.leave().await;
+        }
+    }
+
     /// Leaves every topic.
     pub(super) async fn stop(&self) {
         self.bridge.shutdown().await;
     }
+}
+
+/// Waits until a live space is on a topic; false if it takes too long, or was left.
+async fn moves_to(live: &LiveSpace, topic: TopicId) -> bool {
+    let mut events = live.events();
+    let moving = async { while live.topic() != topic && events.next().await.is_some() {} };
+    tokio::time::timeout(MOVE_WAIT, moving).await.is_ok() && live.topic() == topic
 }
 
 /// Tells an endpoint where peers can be reached, as others name them by id.
@@ -126,11 +162,13 @@ async fn remember_neighbors(
         };
         let addresses = info.into_addrs().map(TransportAddrInfo::into_addr);
         let peer = EndpointAddr::from_parts(peer, addresses);
-        let remembered = folder.change_spaces(|spaces| {
-            spaces.meet(space, &peer);
-            Ok(())
+        let remembering = folder.blocking(move |folder| {
+            folder.change_spaces(|spaces| {
+                spaces.meet(space, &peer);
+                Ok(())
+            })
         });
-        if let Err(error) = remembered {
+        if let Err(error) = remembering.await {
             tracing::warn!(%error, "a peer that was met is not remembered");
         }
     }

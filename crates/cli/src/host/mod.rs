@@ -1,25 +1,27 @@
 //! The process that has a data folder open: its store, and a network if it is to have one.
 
 mod live;
+mod role;
+mod served;
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use headwater::{ALPN, AccessPolicy, Damage, Headwater, Limits, SpaceId, SpaceSummary, StoreError};
+use headwater::{ALPN, Damage, Headwater, Limits, SpaceId, SpaceSummary, StoreError};
 use headwater_gossip::{LiveSpace, TopicSecret};
 use iroh::{
-    Endpoint, EndpointAddr, EndpointId, SecretKey, TransportAddr, address_lookup::MemoryLookup,
+    Endpoint, EndpointAddr, SecretKey, TransportAddr, address_lookup::MemoryLookup,
     endpoint::presets, protocol::Router,
 };
 use iroh_gossip::ALPN as GOSSIP_ALPN;
-use n0_future::{StreamExt, boxed::BoxFuture};
+use n0_future::StreamExt;
+use tokio::runtime::Handle;
 
 use self::live::Live;
-pub(crate) use self::live::alone;
+pub(crate) use self::{
+    live::alone,
+    role::{NetOption, NetOptions, Role},
+    served::Served,
+};
 use crate::{
     error::CliError,
     folder::{DataFolder, OwnerLog},
@@ -30,87 +32,6 @@ const ONLINE_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a command that dials waits for its connections to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-
-/// Where and how to be reached, and to reach others.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct NetOptions {
-    /// Direct addresses only.
-    pub(crate) no_relay: bool,
-    /// The address to listen on; any if `None`.
-    pub(crate) bind: Option<SocketAddr>,
-    /// How long a dial may take; the node's own limit if `None`.
-    pub(crate) dial_timeout: Option<Duration>,
-}
-
-/// What a folder is opened for.
-#[derive(Debug, Clone)]
-pub(crate) enum Role {
-    /// The store alone.
-    Offline,
-    /// To dial for one space, and to answer for that space alone on the connections it dialled: a
-    /// peer that lacks something of it may ask back.
-    Dial { net: NetOptions, space: SpaceId },
-    /// To stay, and to be dialled.
-    Serve {
-        net: NetOptions,
-        served: Served,
-        /// Whether spaces are to be live.
-        gossip: bool,
-    },
-}
-
-impl Role {
-    /// The first option given that only a network of one's own can follow.
-    pub(crate) fn dial_option(&self) -> Option<&'static str> {
-        match self {
-            Self::Offline => None,
-            Self::Dial { net, .. } | Self::Serve { net, .. } => match net {
-                NetOptions { bind: Some(_), .. } => Some("--bind"),
-                NetOptions {
-                    dial_timeout: Some(_),
-                    ..
-                } => Some("--dial-timeout"),
-                _ => None,
-            },
-        }
-    }
-}
-
-/// The spaces that peers may read. Clones are one list.
-#[derive(Debug, Clone)]
-pub(crate) struct Served(Arc<Mutex<Option<BTreeSet<SpaceId>>>>);
-
-impl Served {
-    /// Every space, for whoever knows its id.
-    pub(crate) fn all() -> Self {
-        Self(Arc::new(Mutex::new(None)))
-    }
-
-    /// These spaces alone.
-    pub(crate) fn only(spaces: BTreeSet<SpaceId>) -> Self {
-        Self(Arc::new(Mutex::new(Some(spaces))))
-    }
-
-    /// Whether peers may read this space.
-    pub(crate) fn contains(&self, space: SpaceId) -> bool {
-        let spaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        spaces.as_ref().is_none_or(|spaces| spaces.contains(&space))
-    }
-
-    /// Lets peers read this space, too.
-    pub(crate) fn add(&self, space: SpaceId) {
-        let mut spaces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spaces) = &mut *spaces {
-            spaces.insert(space);
-        }
-    }
-}
-
-impl AccessPolicy for Served {
-    fn may_read(&self, _remote: EndpointId, space: SpaceId) -> BoxFuture<bool> {
-        Box::pin(std::future::ready(self.contains(space)))
-    }
-}
 
 /// An open data folder. Clones are one host.
 #[derive(Debug, Clone)]
@@ -142,7 +63,13 @@ impl Host {
     ///
     /// One of the two cannot be opened; the store is left as it is.
     pub(crate) async fn open(folder: &DataFolder, role: &Role) -> Result<Self, CliError> {
-        let store = folder.store()?;
+        let opening = folder.blocking(|folder| {
+            let store = folder.store()?;
+            // Whoever has the store is alone with what others left half made.
+            folder.clear_leftovers()?;
+            Ok((store, folder.node_key()?))
+        });
+        let (store, key) = opening.await?;
         let builder = Headwater::builder().store(store);
         let (net, served) = match role {
             Role::Offline => {
@@ -157,7 +84,7 @@ impl Host {
             Role::Serve { net, served, .. } => (net, served.clone()),
         };
         let addresses = MemoryLookup::new();
-        let endpoint = bind(folder.node_key()?, *net, addresses.clone()).await?;
+        let endpoint = bind(key, *net, addresses.clone()).await?;
         let mut limits = Limits::default();
         if let Some(timeout) = net.dial_timeout {
             limits.dial_timeout = timeout;
@@ -167,7 +94,7 @@ impl Host {
             .policy(served.clone())
             .spawn(endpoint.clone());
         let live = match role {
-            Role::Serve { gossip: true, .. } => Some(Live::start(folder, &node, &endpoint)?),
+            Role::Serve { gossip: true, .. } => Some(Live::start(folder, &node, &endpoint).await?),
             _ => None,
         };
         let router = matches!(role, Role::Serve { .. }).then(|| {
@@ -208,6 +135,42 @@ impl Host {
         &self.0.served
     }
 
+    /// Lets peers read a space until the answer is dropped. Unless it is served anyway, its topic is
+    /// left then, too.
+    pub(crate) fn serve_meanwhile(&self, space: SpaceId) -> ServedMeanwhile {
+        self.served().begin_use(space);
+        let host = self.clone();
+        ServedMeanwhile { host, space }
+    }
+
+    /// Which of these options of a command that is carried out here have no effect, in words.
+    pub(crate) fn without_effect(&self, options: &[NetOption]) -> Option<String> {
+        let words: Vec<_> = options
+            .iter()
+            .filter(|option| !self.is_as(**option))
+            .map(|option| option.word())
+            .collect();
+        (!words.is_empty()).then(|| {
+            format!(
+                "the running node carries this out, and its network stays as it was started; \
+                 without effect: {}",
+                words.join(", ")
+            )
+        })
+    }
+
+    /// Whether the network is as this option would have it.
+    fn is_as(&self, option: NetOption) -> bool {
+        match option {
+            NetOption::NoRelay => {
+                let network = self.0.network.as_ref();
+                network.is_none_or(|network| network.no_relay)
+            }
+            NetOption::NoGossip => !self.has_gossip(),
+            NetOption::Bind | NetOption::DialTimeout => false,
+        }
+    }
+
     /// The secret of a space's gossip topic: the latest in the owner's log, else what a ticket said.
     /// Damage to that log hides what is behind it.
     ///
@@ -218,19 +181,33 @@ impl Host {
         &self,
         space: SpaceId,
     ) -> Result<Option<TopicSecret>, CliError> {
-        let known = self.folder().spaces()?;
+        let secret = self.find_topic_secret(space).await?;
+        Ok(secret.map(|(secret, _by_owner)| secret))
+    }
+
+    /// The secret, and whether it is the owner's log that says so.
+    async fn find_topic_secret(
+        &self,
+        space: SpaceId,
+    ) -> Result<Option<(TopicSecret, bool)>, CliError> {
+        let known = self.folder().blocking(DataFolder::spaces).await?;
         let known = known.get(space);
         let seen = known.map(|known| known.owner_log.clone());
         let seen = self.look_through_owner_log(space, seen.unwrap_or_default());
         let seen = seen.await?;
         if known.is_some_and(|known| known.owner_log != seen) {
-            self.folder().change_spaces(|spaces| {
-                spaces.saw_owner_log(space, &seen);
-                Ok(())
-            })?;
+            let seen = seen.clone();
+            let remembering = self.folder().blocking(move |folder| {
+                folder.change_spaces(|spaces| {
+                    spaces.saw_owner_log(space, &seen);
+                    Ok(())
+                })
+            });
+            remembering.await?;
         }
         let told = known.and_then(|known| known.topic_secret.clone());
-        Ok(seen.topic_secret.or(told))
+        let set = seen.topic_secret.map(|secret| (secret, true));
+        Ok(set.or(told.map(|secret| (secret, false))))
     }
 
     async fn look_through_owner_log(
@@ -305,21 +282,34 @@ impl Host {
         let Some(live) = &network.live else {
             return Ok(false);
         };
+        // Nobody takes the space away between this question and the join.
+        let _changing = live.changing().await;
         if !self.served().contains(space) {
             return Ok(false);
         }
-        let Some(secret) = self.topic_secret(space).await? else {
+        let Some((secret, by_owner)) = self.find_topic_secret(space).await? else {
             return Ok(false);
         };
-        let known = self.folder().spaces()?;
+        let known = self.folder().blocking(DataFolder::spaces).await?;
         let mut peers = Vec::new();
         if let Some(known) = known.get(space) {
             peers.extend_from_slice(&known.peers);
             peers.extend_from_slice(&known.met);
         }
         live::introduce(&network.addresses, &peers);
-        live.join(space, secret, &peers).await?;
+        live.join(space, secret, by_owner, &peers).await?;
         Ok(true)
+    }
+
+    /// Leaves a space's topic, unless peers may read the space.
+    async fn leave_unless_served(&self, space: SpaceId) {
+        let network = self.0.network.as_ref();
+        if let Some(live) = network.and_then(|network| network.live.as_ref()) {
+            let _changing = live.changing().await;
+            if !self.served().contains(space) {
+                live.leave(space).await;
+            }
+        }
     }
 
     /// A space that is live.
@@ -346,6 +336,26 @@ impl Host {
             if closed.is_err() {
                 tracing::debug!("the endpoint was not closed in time");
             }
+        }
+    }
+}
+
+/// Peers may read a space while this lives. Made by [`Host::serve_meanwhile`].
+#[derive(Debug)]
+pub(crate) struct ServedMeanwhile {
+    host: Host,
+    space: SpaceId,
+}
+
+impl Drop for ServedMeanwhile {
+    fn drop(&mut self) {
+        let (host, space) = (self.host.clone(), self.space);
+        host.served().end_use(space);
+        // Without a runtime the process is about to end, and every topic is left.
+        if host.live(space).is_some()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move { host.leave_unless_served(space).await });
         }
     }
 }
@@ -433,11 +443,7 @@ mod tests {
     async fn a_node_that_dials_for_a_space_answers_for_that_space_alone() {
         use headwater::{CloseCode, SessionError, SyncError, SyncOptions};
 
-        let net = NetOptions {
-            no_relay: true,
-            bind: Some(([127, 0, 0, 1], 0).into()),
-            dial_timeout: None,
-        };
+        let net = loopback();
         let dir = tempfile::tempdir().unwrap();
         let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
         let key = folder.author_key("me").unwrap();
@@ -478,6 +484,175 @@ mod tests {
         drop(live);
         dialer.stop().await;
         router.shutdown().await.unwrap();
+    }
+
+    /// This machine alone.
+    fn loopback() -> NetOptions {
+        NetOptions {
+            no_relay: true,
+            bind: Some(([127, 0, 0, 1], 0).into()),
+            dial_timeout: None,
+        }
+    }
+
+    fn serving(gossip: bool) -> Role {
+        Role::Serve {
+            net: loopback(),
+            served: Served::only(BTreeSet::new()),
+            gossip,
+        }
+    }
+
+    /// A folder, and a space in it whose topic has this secret.
+    async fn folder_with_space(dir: &tempfile::TempDir, secret: [u8; 32]) -> (DataFolder, SpaceId) {
+        let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+        let key = folder.author_key("me").unwrap();
+        let host = Host::open(&folder, &Role::Offline).await.unwrap();
+        let space = host.node().create_space(&key).await.unwrap();
+        space.set_topic_secret(&key, secret).await.unwrap();
+        let id = space.id();
+        let naming = folder.change_spaces(|spaces| spaces.add(id, "notes").map(|_| ()));
+        naming.unwrap();
+        host.stop().await;
+        (folder, id)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_topics_secret_is_the_latest_that_the_owner_set_whatever_was_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, space) = folder_with_space(&dir, [1; 32]).await;
+        let key = folder.author_key("me").unwrap();
+        for next in 2..5 {
+            let host = Host::open(&folder, &Role::Offline).await.unwrap();
+            let secret = |byte| Some(TopicSecret::from_bytes([byte; 32]));
+            assert_eq!(host.topic_secret(space).await.unwrap(), secret(next - 1));
+            let setting = host.node().space(space);
+            setting.set_topic_secret(&key, [next; 32]).await.unwrap();
+            assert_eq!(host.topic_secret(space).await.unwrap(), secret(next));
+            let known = folder.spaces().unwrap();
+            assert_eq!(
+                known.get(space).unwrap().owner_log.topic_secret,
+                secret(next)
+            );
+            host.stop().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_space_in_use_is_live_until_its_last_user_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, space) = folder_with_space(&dir, [1; 32]).await;
+        let host = Host::open(&folder, &serving(true)).await.unwrap();
+        assert!(!host.go_live(space).await.unwrap(), "nobody may read it");
+        for _ in 0..3 {
+            let (one, other) = (host.serve_meanwhile(space), host.serve_meanwhile(space));
+            assert!(host.go_live(space).await.unwrap());
+            let live = host.live(space).unwrap();
+            drop(one);
+            assert!(host.live(space).is_some() && host.served().contains(space));
+            drop(other);
+            assert!(!host.served().contains(space));
+            // The events of a space end when it is left.
+            let mut events = live.events();
+            while events.next().await.is_some() {}
+            assert!(host.live(space).is_none());
+        }
+        host.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_live_space_follows_a_new_secret_whether_the_log_or_a_ticket_tells_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, space) = folder_with_space(&dir, [1; 32]).await;
+        let key = folder.author_key("me").unwrap();
+        let host = Host::open(&folder, &serving(true)).await.unwrap();
+        let _served = host.serve_meanwhile(space);
+        assert!(host.go_live(space).await.unwrap());
+        let live = host.live(space).unwrap();
+
+        let topic = |byte| headwater_gossip::topic_id(&space, &TopicSecret::from_bytes([byte; 32]));
+        let setting = host.node().space(space);
+        setting.set_topic_secret(&key, [2; 32]).await.unwrap();
+        assert!(host.go_live(space).await.unwrap());
+        assert_eq!(host.live(space).unwrap().topic(), topic(2));
+        assert_eq!(live.topic(), topic(2), "it was not left");
+
+        let network = host.0.network.as_ref().unwrap();
+        let joining = network.live.as_ref().unwrap();
+        let told = TopicSecret::from_bytes([3; 32]);
+        joining.join(space, told, false, &[]).await.unwrap();
+        assert_eq!(host.live(space).unwrap().topic(), topic(3));
+        host.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sync_that_is_done_is_reported_though_the_gossip_failed_afterwards() {
+        use crate::control::{self, Call, Request, Said};
+
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (far_folder, space) = folder_with_space(&dirs[0], [1; 32]).await;
+        let far = Host::open(&far_folder, &serving(false)).await.unwrap();
+        let _served = far.serve_meanwhile(space);
+
+        let (folder, _) = DataFolder::init(dirs[1].path().to_owned()).unwrap();
+        let role = Role::Serve {
+            net: loopback(),
+            served: Served::all(),
+            gossip: true,
+        };
+        let host = Host::open(&folder, &role).await.unwrap();
+        let network = host.0.network.as_ref().unwrap();
+        network.live.as_ref().unwrap().stop().await;
+        let (said, mut replies) = remoc::rch::mpsc::channel();
+        let peers = vec![far.addr().await.unwrap()];
+        let request = Request::Sync { space, peers };
+        let options = Vec::new();
+        let call = Call {
+            request,
+            options,
+            said,
+        };
+        let hearing = async {
+            let mut heard = String::new();
+            while let Ok(Some(said)) = replies.recv().await {
+                match said {
+                    Said::Answer { json, .. } => {
+                        heard += if json.contains("complete") { "A" } else { "?" }
+                    }
+                    Said::Warning(text) => heard += if text.contains("gossip") { "W" } else { "?" },
+                    Said::End(Ok(())) => heard += "E",
+                    Said::End(Err(failure)) => heard += &failure.text,
+                    _ => {}
+                }
+            }
+            heard
+        };
+        let (heard, ()) = tokio::join!(hearing, control::carry_out(&host, call));
+        assert_eq!(heard, "AWE");
+        host.stop().await;
+        far.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_tells_the_options_apart_that_it_follows_anyway() {
+        let all = [
+            NetOption::NoRelay,
+            NetOption::NoGossip,
+            NetOption::Bind,
+            NetOption::DialTimeout,
+        ];
+        for gossip in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+            let host = Host::open(&folder, &serving(gossip)).await.unwrap();
+            let text = host.without_effect(&all).unwrap();
+            assert!(!text.contains("--no-relay"), "{text}");
+            assert_eq!(text.contains("--no-gossip"), gossip, "{text}");
+            assert!(text.ends_with("--bind, --dial-timeout"), "{text}");
+            assert_eq!(host.without_effect(&[NetOption::NoRelay]), None);
+            assert_eq!(host.without_effect(&[]), None);
+            host.stop().await;
+        }
     }
 
     #[test]

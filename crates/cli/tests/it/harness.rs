@@ -4,10 +4,24 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// How long the nodes may take to agree, on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Waits until a condition holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(LOOK);
+    }
+}
 
 /// A data folder and the command that works on it.
 pub(crate) struct Node {
@@ -117,13 +131,18 @@ impl Server {
 
     /// Sends a signal by name and answers the exit code.
     pub(crate) fn signal(mut self, name: &str) -> Option<i32> {
+        self.send(name);
+        self.child.wait().unwrap().code()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn send(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
             .args(["-s", name, &pid])
             .status()
             .unwrap();
         assert!(sent.success());
-        self.child.wait().unwrap().code()
     }
 }
 

@@ -1,23 +1,8 @@
 //! Live spaces: nodes that find each other on a space's gossip topic.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
-use crate::harness::{Node, create, import, lines, objects, tail};
-
-/// How long the nodes may take to agree, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Waits until a condition holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(LOOK);
-    }
-}
+use crate::harness::{Node, create, import, lines, objects, tail, until};
 
 /// What `status` says of the only space.
 fn space_of(node: &Node) -> Value {
@@ -100,6 +85,25 @@ fn two_that_met_find_each_other_again_without_the_third_who_brought_them_togethe
     let _servers = [serve_at(b, ports[0]), serve_at(c, ports[1])];
     c.json(&["append", "shared", "without A"]);
     until("B hears C", || objects(&b.export("shared")).len() == 3);
+}
+
+#[test]
+fn an_owner_whom_no_ticket_told_of_anybody_syncs_with_those_it_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    let space = create(&a, "shared");
+    a.fails(&["sync", "shared"], 2);
+    let at_a = a.serve();
+    b.json(&["space", "join", at_a.ticket(&space), "--name", "shared"]);
+    let _at_b = b.serve();
+    until("B has the space", || space_of(&b)["events"] == 2);
+    until("A has met B", || {
+        let text = std::fs::read_to_string(a.data.join("spaces.json")).unwrap();
+        text.contains(b.json(&["id"])["endpoint_id"].as_str().unwrap())
+    });
+    assert_eq!(at_a.signal("INT"), Some(0));
+    b.json(&["append", "shared", "while A is away"]);
+    assert_eq!(a.json(&["sync", "shared"])["events"], 1);
 }
 
 /// A port that is free at the moment.
