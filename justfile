@@ -22,6 +22,7 @@ test-full:
 fmt:
     cargo fmt --all --check
     cargo fmt --manifest-path bench/Cargo.toml --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 # Lints, warnings denied, on every target and on the feature sets that differ.
 clippy:
@@ -35,6 +36,38 @@ docs:
 # Both sync sessions against each other on a simulated network; the same seeds give the same run.
 sim seeds="64":
     HEADWATER_SEEDS={{seeds}} cargo test -p headwater-proto --test sim
+
+# Peers that break the rules: every test of the catalogue, then the table of docs/hostile-peers.md.
+hostile:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    results=$(mktemp)
+    trap 'rm -f "$results"' EXIT
+    run() { cargo test --color never --no-fail-fast "$@" | tee -a "$results" || true; }
+    run -p headwater-tests --test it -- hostile syncing forks access
+    run -p headwater-cli --test it -- a_flipped_bit
+    run -p headwater-gossip --lib -- gate
+    run -p headwater --lib -- frames conduct
+    run -p headwater-store --lib -- disk::tests
+    run -p headwater-proto --test sim -- tampering pulls
+    run -p headwater-wire --lib --test allocation
+    HEADWATER_HOSTILE_RESULTS="$results" cargo test -p headwater-tests --test it -- --ignored write_the_table
+
+# Twenty nodes that sync in random pairs, four of them hostile: 1,000 seeds. A failing seed is printed, and replays alone with HEADWATER_SEED.
+sim-hostile factor="200":
+    HEADWATER_SEED_FACTOR={{factor}} cargo test -p headwater-proto --test sim hostile_net
+
+# Every fuzz target for a minute, on the committed seeds (needs `cargo install cargo-fuzz`). What it finds lands in fuzz/artifacts.
+fuzz-smoke seconds="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for target in frames message run legacy roster requester responder store; do
+        mkdir -p "fuzz/grown/$target"
+        # redb reserves what a damaged file says, up to 4 GiB; everything else has to do with little.
+        limit=1024
+        if [ "$target" = store ]; then limit=6000; fi
+        cargo fuzz run -O -s none "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- -max_total_time={{seconds}} -timeout=20 -max_len=4096 -rss_limit_mb=$limit
+    done
 
 # `headwater-wire` and `headwater-proto` run in a browser: build them for wasm, or check what they link.
 wasm:
@@ -110,6 +143,10 @@ bench-peers *args:
     cd bench/p2panda && cargo +nightly build --release
     cd bench && cargo run --release --bin bench -- peers --iroh-docs ../target/release/iroh-docs --p2panda ../target/p2panda/release/p2panda --events 50000 --reps 3 --json-lines ../docs/benchmarks/results.jsonl {{args}}
     just bench-page
+
+# A node at its default limits that is flooded while an honest peer syncs from it, flood by flood. `just bench-flood --help`.
+bench-flood *args:
+    cd bench && cargo run --release --bin bench -- flood {{args}}
 
 # Figures that do not depend on the machine's speed, against bench/budget.json. `just bench-smoke --write` sets a new budget.
 bench-smoke *args:

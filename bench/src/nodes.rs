@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
-use headwater::{ALPN, Headwater, Limits, LogStore, Space, SpaceId, SyncOutcome, SyncReport};
+use headwater::{ALPN, Headwater, Limits, LogStore, Open, Space, SpaceId, SyncOutcome, SyncReport};
 use iroh::{
     Endpoint, EndpointAddr,
     endpoint::{Connection, presets},
@@ -56,6 +56,7 @@ impl Server {
     pub async fn start_with(store: Arc<dyn LogStore>, limits: Limits) -> Result<Self, Error> {
         let endpoint = loopback_endpoint(vec![]).await?;
         let node = Headwater::builder()
+            .policy(Open)
             .shared_store(store)
             .limits(limits)
             .spawn(endpoint.clone());
@@ -108,6 +109,7 @@ impl Puller {
     ) -> Result<Self, Error> {
         let endpoint = loopback_endpoint(vec![]).await?;
         let node = Headwater::builder()
+            .policy(Open)
             .shared_store(store)
             .limits(limits)
             .spawn(endpoint.clone());

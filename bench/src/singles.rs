@@ -9,8 +9,8 @@ use headwater::{
     AuthorHead, AuthorId, Event, HeadRecord, HeadsPage, LogStore, MemoryStore, SpaceId,
     SpaceSummary, StoreError, VerifyProgress, VerifyReport,
     proto::history::{StoredRun, TailCheck, TailWant},
-    store::{Commit, StoreId},
-    wire::VerifiedRun,
+    store::{Commit, ForkRecord, StoreId},
+    wire::{Run, VerifiedForkProof, VerifiedRun},
 };
 
 use crate::{
@@ -147,5 +147,70 @@ impl LogStore for SingleRuns {
         progress: &mut dyn FnMut(VerifyProgress),
     ) -> Result<VerifyReport, StoreError> {
         self.inner.verify(space, progress)
+    }
+
+    fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
+        self.inner.cut(proof)
+    }
+
+    fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
+        self.inner.fork(space, author)
+    }
+
+    fn forks(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError> {
+        self.inner.forks(space, after, limit)
+    }
+
+    fn chain(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seqs: &[u64],
+    ) -> Result<Vec<Option<AuthorHead>>, StoreError> {
+        self.inner.chain(space, author, seqs)
+    }
+
+    fn stored_end(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+    ) -> Result<Option<AuthorHead>, StoreError> {
+        self.inner.stored_end(space, author)
+    }
+
+    fn branch(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Run>, StoreError> {
+        self.inner.branch(space, author, seq)
+    }
+
+    fn restrict(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        through: Option<u64>,
+    ) -> Result<Commit, StoreError> {
+        self.inner.restrict(space, author, through)
+    }
+
+    fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
+        self.inner.restriction(space, author)
+    }
+
+    fn restricted(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        self.inner.restricted(space, after, limit)
     }
 }

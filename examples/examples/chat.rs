@@ -13,8 +13,8 @@
 use std::{collections::HashMap, env, error::Error, fmt, io::stdin};
 
 use headwater::{
-    ALPN, AuthorId, AuthorSecret, ChannelId, Event, EventDraft, Headwater, Kind, Space, SpaceId,
-    SubscribeFrom, SubscriptionItem, generate_author, now_ms,
+    ALPN, AuthorId, AuthorSecret, ChannelId, Event, EventDraft, Headwater, Kind, Open, Space,
+    SpaceId, SubscribeFrom, SubscriptionItem, generate_author, now_ms,
 };
 use headwater_gossip::{BridgeEvent, GossipBridge, LiveSpace, TopicSecret};
 use iroh::{
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Failed> {
     let endpoint = Endpoint::builder(presets::Minimal).address_lookup(addresses.clone());
     let endpoint = endpoint.clear_ip_transports().bind_addr("127.0.0.1:0")?;
     let endpoint = endpoint.bind().await?;
-    let node = Headwater::builder().spawn(endpoint.clone());
+    let node = Headwater::builder().policy(Open).spawn(endpoint.clone());
     let gossip = Gossip::builder().spawn(endpoint.clone());
     let router = Router::builder(endpoint)
         .accept(ALPN, node.clone())

@@ -7,8 +7,8 @@
 use std::error::Error;
 
 use headwater::{
-    ALPN, EventDraft, Headwater, SubscribeFrom, SubscriptionItem, SyncOptions, generate_author,
-    now_ms,
+    ALPN, EventDraft, Headwater, Open, SubscribeFrom, SubscriptionItem, SyncOptions,
+    generate_author, now_ms,
 };
 use iroh::{Endpoint, endpoint::presets, protocol::Router};
 use n0_future::StreamExt;
@@ -20,7 +20,7 @@ const NOTE: u16 = 16;
 async fn main() -> Result<(), Box<dyn Error>> {
     // The server is mounted on a router; its owner writes a little history.
     let endpoint = on_loopback().await?;
-    let server = Headwater::builder().spawn(endpoint.clone());
+    let server = Headwater::builder().policy(Open).spawn(endpoint.clone());
     let router = Router::builder(endpoint)
         .accept(ALPN, server.clone())
         .spawn();
@@ -30,7 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     space.append_batch(&owner, notes).await?;
 
     // The reader only dials. It follows the space and stays in sync.
-    let reader = Headwater::builder().spawn(on_loopback().await?);
+    let reader = Headwater::builder()
+        .policy(Open)
+        .spawn(on_loopback().await?);
     let copy = reader.space(space.id());
     let mut events = copy.subscribe(SubscribeFrom::Start);
     let mut sync = copy.sync_with_options(router.endpoint().addr(), SyncOptions::live());

@@ -1,6 +1,6 @@
 //! The harness: `bench all`, `bench sync`, `bench peers`, `bench page`. `just bench` calls it.
 
-use std::{fs::OpenOptions, io::Write as _, path::PathBuf};
+use std::{fs::OpenOptions, io::Write as _, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use headwater::{SpaceId, store::DiskStoreOptions};
@@ -11,7 +11,7 @@ use headwater_bench::{
     peers::{self, Peer},
     row::Row,
     table,
-    works::{Kept, append, big, cold, gossip, live, memory, open, pullers, resync},
+    works::{Kept, append, big, cold, flood, gossip, live, memory, open, pullers, resync},
 };
 
 /// Measures Headwater.
@@ -54,6 +54,24 @@ enum Command {
         #[arg(long, value_name = "PROGRAM")]
         p2panda: Option<PathBuf>,
     },
+    /// A node that is flooded while an honest peer syncs from it.
+    Flood {
+        /// Events in the space.
+        #[arg(long, default_value_t = 100_000)]
+        events: u64,
+        /// Authors that wrote them, each the same number.
+        #[arg(long, default_value_t = 100)]
+        authors: u64,
+        /// Only these, by name: `connections`, `clocks`, …, and `roster`.
+        #[arg(long, value_name = "FLOOD")]
+        only: Vec<String>,
+        /// Connections, streams, clocks, frames or pulls after which a flood ends.
+        #[arg(long, default_value_t = 10_000)]
+        attempts: u64,
+        /// Seconds after which it ends in any case.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Writes tables and plots into a page.
     Page {
         /// The page; plots go into a folder of its name.
@@ -78,6 +96,8 @@ enum Command {
     },
     #[command(hide = true, subcommand)]
     ChildBig(big::Role),
+    #[command(hide = true, subcommand)]
+    ChildFlood(flood::Role),
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +178,22 @@ async fn main() -> Result<(), Error> {
                 .collect();
             sink.take(peers::measure(size.shape()?, size.reps, &peers).await?)
         }
+        Command::Flood {
+            events,
+            authors,
+            only,
+            attempts,
+            seconds,
+        } => {
+            println!("{}", machine::describe());
+            let shape = Shape {
+                events,
+                authors,
+                payload: 200,
+            };
+            let lasting = Duration::from_secs(seconds);
+            sink.take(flood::measure(shape, &only, attempts, lasting).await?)
+        }
         Command::Page { page } => {
             let rows = options.json_lines.ok_or("--json-lines says what to draw")?;
             page::fill(&page, &page::read(&rows)?)
@@ -184,6 +220,7 @@ async fn main() -> Result<(), Error> {
             cache_mib,
         } => memory::pull(path, serde_json::from_str(&addr)?, space, events, cache_mib).await,
         Command::ChildBig(role) => role.play().await,
+        Command::ChildFlood(role) => role.play().await,
     }
 }
 

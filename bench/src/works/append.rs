@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use headwater::{Headwater, LogStore};
+use headwater::{Headwater, LogStore, Open};
 
 use super::Kept;
 use crate::{
@@ -29,7 +29,7 @@ pub async fn measure(appends: usize, reps: usize, kept: Kept) -> Result<Vec<Row>
         for _ in 0..reps {
             let folder = tempfile::tempdir()?;
             let store: Arc<dyn LogStore> = kept.store(folder.path())?;
-            let node = Headwater::builder().shared_store(store).open();
+            let node = Headwater::builder().policy(Open).shared_store(store).open();
             let space = node.create_space(&corpus::author(0)).await?;
             let each = (appends / writers / if batch > 1 { 10 } else { 1 }).max(1);
             let start = Instant::now();

@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use headwater::{
-    ALPN, Event, EventDraft, Headwater, Space, SpaceId, SubscribeFrom, SubscriptionItem,
+    ALPN, Event, EventDraft, Headwater, Open, Space, SpaceId, SubscribeFrom, SubscriptionItem,
 };
 use headwater_gossip::{AnnouncerConfig, GossipBridge, LiveSpace, TopicSecret};
 use iroh::{
@@ -160,7 +160,7 @@ impl Node {
             .bind()
             .await?;
         lookup.add_endpoint_info(endpoint.addr());
-        let headwater = Headwater::builder().spawn(endpoint.clone());
+        let headwater = Headwater::builder().policy(Open).spawn(endpoint.clone());
         let gossip = Gossip::builder().spawn(endpoint.clone());
         let router = Router::builder(endpoint)
             .accept(ALPN, headwater.clone())

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod big;
 pub mod cold;
+pub mod flood;
 pub mod gossip;
 pub mod live;
 pub mod memory;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use headwater::Roles;
 
 /// The label of the author used when none is named.
 pub(crate) const DEFAULT_AUTHOR: &str = "me";
@@ -87,7 +88,7 @@ pub(crate) enum Command {
     Init,
     /// Print this node's endpoint id and its author keys
     Id,
-    /// Create, join and list spaces
+    /// Create, join and list spaces, and say who may do what in them
     #[command(subcommand)]
     Space(SpaceCommand),
     /// Append one event, or many from JSON lines
@@ -133,6 +134,10 @@ pub(crate) enum SpaceCommand {
         /// Label of the author that will own the space
         #[arg(long, default_value = DEFAULT_AUTHOR, value_name = "LABEL")]
         author: String,
+        /// Let nobody read or write it but whom you grant it or invite; without this, whoever knows
+        /// its id does both
+        #[arg(long)]
+        closed: bool,
     },
     /// Remember a space and the peer that serves it; nothing is pulled yet
     #[command(
@@ -153,7 +158,53 @@ pub(crate) enum SpaceCommand {
     },
     /// List the spaces this data folder knows
     List,
+    /// Say who may do what in a space
+    Members {
+        /// Name or id
+        space: String,
+    },
+    /// Let somebody do more in a space you own
+    #[command(after_help = GRANT_HELP)]
+    Grant {
+        /// Name or id
+        space: String,
+        /// Whom: 64 hex digits as their `headwater id` prints them, or `anyone`
+        key: String,
+        /// read, write, provide, or several of them joined by a plus
+        roles: Roles,
+    },
+    /// Let somebody do less in a space you own
+    #[command(after_help = GRANT_HELP)]
+    Revoke {
+        /// Name or id
+        space: String,
+        /// Whom: 64 hex digits, or `anyone`
+        key: String,
+        /// read, write, provide, or several of them joined by a plus
+        roles: Roles,
+    },
+    /// Print a ticket that lets in whoever uses it first, for a space the running node serves
+    #[command(after_help = "Example:\n  headwater serve &\n  headwater space invite notes")]
+    Invite {
+        /// Name or id
+        space: String,
+        /// read, write, provide, or several of them joined by a plus
+        #[arg(long, default_value = "read+write")]
+        roles: Roles,
+        /// Hours until it can be used no more
+        #[arg(long, default_value_t = 24)]
+        hours: u64,
+    },
 }
+
+const GRANT_HELP: &str = "\
+read and provide are for a node: its endpoint_id. write is for an author: their author key.
+A revoked writer's log ends, everywhere, with the last event held here when it was revoked.
+What anyone may do is for whoever is not named.
+
+Examples:
+  headwater space grant notes 3fa9… read
+  headwater space revoke notes anyone write";
 
 const INIT_HELP: &str = "\
 The folder holds node.key (the endpoint's secret), authors.json (labels and their secret keys),

@@ -41,6 +41,8 @@ pub(crate) enum CliError {
              that are neither an id nor a ticket"
     )]
     BadName(String),
+    #[error("{0:?} is no key: give 64 hex digits as `headwater id` prints them, or `anyone`")]
+    BadKey(String),
     #[error("this is not a ticket for a space: {0}")]
     BadTicket(iroh_tickets::ParseError),
     #[error("nothing of space {0} is here yet; pull it with `headwater sync`")]
@@ -127,6 +129,7 @@ impl CliError {
             | Self::AmbiguousSpace(_)
             | Self::NameTaken(_)
             | Self::BadName(_)
+            | Self::BadKey(_)
             | Self::BadTicket(_)
             | Self::NotHeld(_)
             | Self::NotServed(_)

@@ -3,16 +3,19 @@
 //! ```text
 //! version 1   "headwater" ‖ base32(postcard(0, space, endpoint id, addresses))
 //! version 2   "headwater" ‖ base32(postcard(1, space, topic secret?, peers: (endpoint id, addresses)…))
+//! version 3   "headwater" ‖ base32(postcard(2, version 2's fields, invitation))
 //! ```
 //!
-//! Version 2 is written; version 1, which names one peer and no topic, is still read.
+//! Version 2 is written, and version 3 with an invitation; version 1, which names one peer and no
+//! topic, is still read.
 //!
-//! A ticket names no author and grants nothing: the peers it names decide who may read. It is a
-//! secret all the same: whoever has it knows the space's id and can listen on its topic.
+//! A ticket without an invitation grants nothing: the owner of the space, and the peers it names,
+//! decide who may read. It is a secret all the same: whoever has it knows the space's id and can
+//! listen on its topic. One with an invitation lets in whoever uses it first.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use headwater::SpaceId;
+use headwater::{Invitation, SpaceId};
 use headwater_gossip::TopicSecret;
 use iroh::{EndpointAddr, EndpointId, TransportAddr};
 use iroh_tickets::{ParseError, Ticket};
@@ -30,6 +33,8 @@ pub(crate) struct SpaceTicket {
     pub(crate) topic_secret: Option<TopicSecret>,
     /// At least one.
     pub(crate) peers: Vec<EndpointAddr>,
+    /// An invitation to this space, as [`Invitation::to_bytes`] writes it.
+    pub(crate) invitation: Option<Vec<u8>>,
 }
 
 /// The bytes of a ticket. Variants are only ever added at the end: postcard writes their index.
@@ -37,6 +42,13 @@ pub(crate) struct SpaceTicket {
 enum TicketWireFormat {
     Variant1(Variant1SpaceTicket),
     Variant2(Variant2SpaceTicket),
+    Variant3(Variant3SpaceTicket),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Variant3SpaceTicket {
+    ticket: Variant2SpaceTicket,
+    invitation: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,11 +94,17 @@ impl Ticket for SpaceTicket {
     const KIND: &'static str = "headwater";
 
     fn encode_bytes(&self) -> Vec<u8> {
-        let ticket = TicketWireFormat::Variant2(Variant2SpaceTicket {
+        let ticket = Variant2SpaceTicket {
             space: *self.space.as_bytes(),
             topic_secret: self.topic_secret.as_ref().map(TopicSecret::to_bytes),
             peers: self.peers.iter().map(TicketPeer::from).collect(),
-        });
+        };
+        let ticket = match self.invitation.clone() {
+            None => TicketWireFormat::Variant2(ticket),
+            Some(invitation) => {
+                TicketWireFormat::Variant3(Variant3SpaceTicket { ticket, invitation })
+            }
+        };
         postcard::to_allocvec(&ticket).expect("a ticket in memory can always be written")
     }
 
@@ -95,7 +113,17 @@ impl Ticket for SpaceTicket {
         if !rest.is_empty() {
             return Err(ParseError::verification_failed("bytes after the end"));
         }
+        let mut invitation = None;
         let ticket = match ticket {
+            TicketWireFormat::Variant3(ticket) => {
+                let read = Invitation::from_bytes(ticket.invitation.clone().into());
+                if read.is_ok_and(|read| read.invite().space.as_bytes() == &ticket.ticket.space) {
+                    invitation = Some(ticket.invitation);
+                } else {
+                    return Err(ParseError::verification_failed("another's invitation"));
+                }
+                ticket.ticket
+            }
             TicketWireFormat::Variant1(ticket) => Variant2SpaceTicket {
                 space: ticket.space,
                 topic_secret: None,
@@ -114,6 +142,7 @@ impl Ticket for SpaceTicket {
             space: SpaceId::from_bytes(ticket.space),
             topic_secret: ticket.topic_secret.map(TopicSecret::from_bytes),
             peers: peers.collect::<Result<_, _>>()?,
+            invitation,
         })
     }
 }
@@ -146,6 +175,7 @@ mod tests {
                 EndpointAddr::from_parts(id, [address]),
                 EndpointAddr::new(iroh::SecretKey::from_bytes(&[8; 32]).public()),
             ],
+            invitation: None,
         }
     }
 
@@ -182,6 +212,24 @@ mod tests {
         .concat();
         assert_eq!(ticket().encode_bytes(), expected);
         assert_eq!(SpaceTicket::decode_bytes(&expected).unwrap(), ticket());
+    }
+
+    fn invitation(space: u8) -> Vec<u8> {
+        use headwater::{AuthorSecret, Roles};
+        let [owner, one_use] = [[1; 32], [2; 32]].map(AuthorSecret::from_bytes);
+        let space = SpaceId::from_bytes([space; 32]);
+        Invitation::sign(&owner, space, Roles::READ, 7, one_use).to_bytes()
+    }
+
+    #[test]
+    fn a_ticket_carries_an_invitation_to_its_own_space_alone() {
+        let with = |space| SpaceTicket {
+            invitation: Some(invitation(space)),
+            ..ticket()
+        };
+        let text = with(9).to_string();
+        assert_eq!(text.parse::<SpaceTicket>().unwrap(), with(9));
+        assert!(with(8).to_string().parse::<SpaceTicket>().is_err());
     }
 
     #[test]

@@ -9,9 +9,9 @@
 
 use std::{fmt::Display, sync::Arc};
 
-use headwater::{ApplyRunsError, Space, wire::AppendError};
+use headwater::{Acceptance, ApplyRunsError, Space, wire::AppendError};
 use headwater_proto::announcer::Claim;
-use headwater_wire::{AuthorHead, AuthorId, HeadsDigest, Run, SignedHead};
+use headwater_wire::{AuthorId, ClockEntry, HeadsDigest, Run, SignedHead};
 use iroh::EndpointId;
 use n0_future::join_all;
 use tracing::{debug, warn};
@@ -30,10 +30,21 @@ pub(crate) struct Heard {
     /// Whether it had nothing to say but its digest.
     pub(crate) periodic: bool,
     pub(crate) claims: Vec<Claim>,
+    /// Whether something of it contradicts a log held here, or goes on where a log is cut. A claim
+    /// says nothing of that: a pull from the sender brings both branches together.
+    pub(crate) contradicts: bool,
+}
+
+/// What one head or run comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Claims(Claim),
+    /// It forks from what is held.
+    Contradicts,
 }
 
 /// What became of the inline runs of one announcement.
-type RunClaims = Result<Vec<Claim>, Ignored>;
+type RunsSaid = Result<Vec<Said>, Ignored>;
 
 /// Checks the heads of announcements, and applies their runs. Those of one sender are applied in
 /// their order; senders do not wait for each other. Returns what was not ignored, in the order of
@@ -67,8 +78,8 @@ async fn apply_of_sender(
 ) -> Vec<(usize, Heard)> {
     let mut passed = Vec::with_capacity(of_sender.len());
     for (at, proven) in of_sender {
-        match claims_of_heads(space, &proven.announcement.changed).await {
-            Ok(claims) => passed.push((at, proven, claims)),
+        match said_by_heads(space, &proven.announcement.changed).await {
+            Ok(said) => passed.push((at, proven, said)),
             Err(ignored) => ignore(&ignored, sender, metrics),
         }
     }
@@ -78,14 +89,16 @@ async fn apply_of_sender(
     }
     let of_runs = apply_runs(space, sender, runs, metrics).await;
     let mut heard = Vec::with_capacity(passed.len());
-    for ((at, mut proven, mut claims), of_runs) in passed.into_iter().zip(of_runs) {
+    for ((at, mut proven, mut of_all), of_runs) in passed.into_iter().zip(of_runs) {
         match of_runs {
-            Ok(of_runs) => claims.extend(of_runs),
+            Ok(of_runs) => of_all.extend(of_runs),
             Err(ignored) => {
                 ignore(&ignored, sender, metrics);
                 continue;
             }
         }
+        let contradicts = of_all.contains(&Said::Contradicts);
+        let mut claims: Vec<Claim> = of_all.into_iter().filter_map(Said::claim).collect();
         claims.append(&mut proven.claims);
         metrics.announcements_accepted.inc();
         let said = &proven.announcement;
@@ -97,10 +110,20 @@ async fn apply_of_sender(
                 digest: said.digest,
                 periodic: said.changed.is_empty() && said.inline.is_empty(),
                 claims,
+                contradicts,
             },
         ));
     }
     heard
+}
+
+impl Said {
+    fn claim(self) -> Option<Claim> {
+        match self {
+            Self::Claims(claim) => Some(claim),
+            Self::Contradicts => None,
+        }
+    }
 }
 
 fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
@@ -108,42 +131,69 @@ fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
     debug!(sender = %sender.fmt_short(), %ignored, "ignored an announcement");
 }
 
-/// What announced heads claim, as far as it is proven: heads above ours by the author's signature,
-/// ours by being the same. Heads below ours say nothing new and are left out unchecked.
-async fn claims_of_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Claim>, Ignored> {
+/// What announced heads say, as far as it is proven: heads that are not in our log by the author's
+/// signature, ours by being the same. Heads below ours that are in our log say nothing new.
+async fn said_by_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Said>, Ignored> {
     let held = join_all(heads.iter().map(|head| held(space, head.author))).await;
-    let mut claims = Vec::with_capacity(heads.len());
+    let mut said = Vec::with_capacity(heads.len());
     for (head, held) in heads.iter().zip(held) {
         let (author, seq) = (head.author, head.head.seq);
+        let forked = held.is_some_and(|entry| entry.forked);
+        let held = held.map(|entry| entry.head);
         let held_seq = held.map_or(0, |held| held.seq);
-        if seq < held_seq || held == Some(head.head) {
-            if seq == held_seq {
-                claims.push(Claim {
-                    author,
-                    seq,
-                    held: held_seq,
-                });
-            }
+        let claim = Claim {
+            author,
+            seq,
+            held: held_seq,
+        };
+        if held == Some(head.head) {
+            said.push(Said::Claims(claim));
+            continue;
+        }
+        if seq < held_seq && is_ours(space, head).await {
             continue;
         }
         if head.verify() != Ok(true) {
             return Err(Ignored::ForgedHead { author });
         }
-        // At the same place and signed, but another: a fork, which no pull mends.
-        if seq > held_seq {
-            claims.push(Claim {
-                author,
-                seq,
-                held: held_seq,
-            });
+        if !is_accepted(space, author, seq.min(held_seq + 1)).await {
+            continue;
         }
+        said.push(match seq > held_seq && !forked {
+            true => Said::Claims(claim),
+            false => Said::Contradicts,
+        });
     }
-    Ok(claims)
+    Ok(said)
 }
 
-async fn held(space: &Space, author: AuthorId) -> Option<AuthorHead> {
+/// Whether a head below ours is one of our log. So is one that cannot be told.
+async fn is_ours(space: &Space, head: &SignedHead) -> bool {
+    match space.event(head.author, head.head.seq).await {
+        Ok(event) => event.is_none_or(|event| event.id == head.head.id),
+        Err(error) => {
+            warn!(%error, "cannot read an event");
+            true
+        }
+    }
+}
+
+/// Whether this node would take the author's event at `seq`: what it would not, no pull brings.
+async fn is_accepted(space: &Space, author: AuthorId, seq: u64) -> bool {
+    match space.accepts(author).await {
+        Ok(None | Some(Acceptance::All)) => true,
+        Ok(Some(Acceptance::Through(last))) => seq <= last.seq,
+        Ok(Some(Acceptance::Nothing)) => false,
+        Err(error) => {
+            warn!(%error, "cannot read whose space it is");
+            true
+        }
+    }
+}
+
+async fn held(space: &Space, author: AuthorId) -> Option<ClockEntry> {
     match space.head(author).await {
-        Ok(record) => record.map(|record| record.entry.head),
+        Ok(record) => record.map(|record| record.entry),
         Err(error) => {
             warn!(%error, "cannot read a head");
             None
@@ -157,7 +207,7 @@ async fn apply_runs(
     sender: EndpointId,
     of_announcements: Vec<Vec<Run>>,
     metrics: &BridgeMetrics,
-) -> Vec<RunClaims> {
+) -> Vec<RunsSaid> {
     let together: Vec<Run> = of_announcements.iter().flatten().cloned().collect();
     if together.is_empty() {
         return of_announcements.iter().map(|_| Ok(Vec::new())).collect();
@@ -186,17 +236,17 @@ async fn apply_runs(
     }
 }
 
-/// Applies runs in one call; one claim for each, if it claims anything.
+/// Applies runs in one call; one answer for each, if it says anything.
 async fn apply_at_once(
     space: &Space,
     sender: EndpointId,
     runs: Vec<Run>,
     metrics: &BridgeMetrics,
-) -> Result<Vec<Option<Claim>>, Ignored> {
+) -> Result<Vec<Option<Said>>, Ignored> {
     if runs.is_empty() {
         return Ok(Vec::new());
     }
-    let said: Vec<_> = runs
+    let named: Vec<_> = runs
         .iter()
         .map(|run| (run.author(), run.last_seq()))
         .collect();
@@ -205,11 +255,11 @@ async fn apply_at_once(
         Err(ApplyRunsError::Invalid(_)) => return Err(Ignored::InvalidRun),
         Err(error) => {
             warn!(%error, "cannot store what was announced");
-            vec![None; said.len()]
+            vec![None; named.len()]
         }
     };
-    let mut claims = Vec::with_capacity(said.len());
-    for ((author, seq), outcome) in said.into_iter().zip(outcomes) {
+    let mut answers = Vec::with_capacity(named.len());
+    for ((author, seq), outcome) in named.into_iter().zip(outcomes) {
         let told = |why: &dyn Display| {
             let (sender, author) = (sender.fmt_short(), author.fmt_short());
             debug!(%sender, %author, seq, %why, "an inline run was not stored");
@@ -229,11 +279,18 @@ async fn apply_at_once(
                 told(&"begins above what is held");
                 expected.saturating_sub(1)
             }
+            Some(Err(AppendError::NotAccepted { .. })) => {
+                // Nor here: a pull would bring what is not accepted either.
+                metrics.runs_not_accepted.inc();
+                answers.push(None);
+                continue;
+            }
             Some(Err(AppendError::Forked { .. })) => {
-                // A pull would not help: the logs contradict each other.
+                // Whether the log is cut already or a branch is still missing: a pull brings what
+                // each side lacks.
                 metrics.runs_forked.inc();
                 told(&"contradicts the log held");
-                claims.push(None);
+                answers.push(Some(Said::Contradicts));
                 continue;
             }
             Some(Err(error)) => {
@@ -241,24 +298,25 @@ async fn apply_at_once(
                 told(&error);
                 0
             }
-            None => held(space, author).await.map_or(0, |held| held.seq),
+            None => held(space, author).await.map_or(0, |held| held.head.seq),
         };
-        claims.push(Some(Claim { author, seq, held }));
+        answers.push(Some(Said::Claims(Claim { author, seq, held })));
     }
-    Ok(claims)
+    Ok(answers)
 }
 
 #[cfg(test)]
 mod tests {
-    use headwater::{EventDraft, Headwater, generate_author};
-    use headwater_wire::EventId;
+    use headwater::{EventDraft, Headwater, Open, generate_author};
+    use headwater_wire::{AuthorHead, EventId};
 
     use super::*;
 
     #[tokio::test]
-    async fn heads_claim_only_what_is_proven() {
+    async fn heads_claim_only_what_is_proven_and_contradict_only_what_is_held() {
         let author = generate_author();
         let space = Headwater::builder()
+            .policy(Open)
             .open()
             .create_space(&author)
             .await
@@ -275,23 +333,29 @@ mod tests {
             head.signature = ours.signature;
             head
         };
-        let claims = async |head| {
-            let claims = claims_of_heads(&space, &[head]).await?;
-            Ok::<_, Ignored>(
-                claims
-                    .iter()
-                    .map(|it| (it.seq, it.held))
-                    .collect::<Vec<_>>(),
-            )
+        let said = async |head| {
+            let said = said_by_heads(&space, &[head]).await?;
+            let claimed = said.iter().map(|it| it.claim().map(|it| (it.seq, it.held)));
+            Ok::<_, Ignored>(claimed.collect::<Vec<_>>())
         };
         let forged = Err(Ignored::ForgedHead {
             author: author.id(),
         });
-        assert_eq!(claims(ours).await, Ok(vec![(2, 2)]));
-        assert_eq!(claims(unsigned(2)).await, forged);
-        assert_eq!(claims(unsigned(3)).await, forged);
-        assert_eq!(claims(unsigned(1)).await, Ok(vec![]));
-        assert_eq!(claims(signed(2, 1)).await, Ok(vec![]));
-        assert_eq!(claims(signed(9, 1)).await, Ok(vec![(9, 2)]));
+        let before = space.event(author.id(), 1).await.unwrap().unwrap();
+        let below = AuthorHead {
+            seq: 1,
+            id: before.id,
+        };
+        assert_eq!(said(ours).await, Ok(vec![Some((2, 2))]));
+        assert_eq!(said(unsigned(2)).await, forged);
+        assert_eq!(said(unsigned(3)).await, forged);
+        assert_eq!(said(unsigned(1)).await, forged);
+        assert_eq!(
+            said(SignedHead::sign(&author, space.id(), below)).await,
+            Ok(vec![])
+        );
+        assert_eq!(said(signed(1, 1)).await, Ok(vec![None]));
+        assert_eq!(said(signed(2, 1)).await, Ok(vec![None]));
+        assert_eq!(said(signed(9, 1)).await, Ok(vec![Some((9, 2))]));
     }
 }

@@ -76,6 +76,12 @@ impl Fresh {
         self.logs.remove(author)
     }
 
+    /// A log was cut: what is known of it is not to be said.
+    pub(crate) fn forget(&mut self, author: &AuthorId) {
+        self.logs.remove(author);
+        self.heard.remove(author);
+    }
+
     /// Somebody else announced as much of a log: what is known of it need not be said again.
     pub(crate) fn heard(&mut self, author: AuthorId, seq: u64) {
         match self.logs.get(&author) {
@@ -96,14 +102,14 @@ impl Fresh {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{EventDraft, Growth, Headwater, Space, generate_author};
+    use headwater::{EventDraft, Growth, Headwater, Open, Space, generate_author};
     use headwater_wire::AuthorSecret;
 
     use super::*;
 
     async fn growing() -> (Space, AuthorSecret, Growth) {
         let author = generate_author();
-        let node = Headwater::builder().open();
+        let node = Headwater::builder().policy(Open).open();
         let space = node.create_space(&author).await.unwrap();
         let growth = space.growth();
         (space, author, growth)

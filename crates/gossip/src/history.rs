@@ -10,8 +10,11 @@ use iroh::EndpointId;
 /// equal to ours while it is a neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HistoryPolicy {
-    /// The first of these peers; `None`: the first of all.
+    /// The first of these peers; `None`: the first that the node's policy
+    /// [trusts](headwater::AccessPolicy::trusts) as a provider of the space.
     FirstTrusted(Option<Vec<EndpointId>>),
+    /// The first of all, trusted or not.
+    First,
     /// More than half of the peers that are neighbours at that moment.
     Majority,
 }
@@ -40,13 +43,20 @@ impl History {
     }
 
     /// Notes that `peer` holds nothing this node lacks. True once: when that completes the history.
-    pub(crate) fn vouched(&mut self, peer: EndpointId, neighbors: &BTreeSet<EndpointId>) -> bool {
+    /// `trusted`: whether the node's policy takes it for a provider.
+    pub(crate) fn vouched(
+        &mut self,
+        peer: EndpointId,
+        trusted: bool,
+        neighbors: &BTreeSet<EndpointId>,
+    ) -> bool {
         if self.complete {
             return false;
         }
         self.complete = match &self.policy {
-            HistoryPolicy::FirstTrusted(None) => true,
-            HistoryPolicy::FirstTrusted(Some(trusted)) => trusted.contains(&peer),
+            HistoryPolicy::First => true,
+            HistoryPolicy::FirstTrusted(None) => trusted,
+            HistoryPolicy::FirstTrusted(Some(named)) => named.contains(&peer),
             HistoryPolicy::Majority => {
                 self.vouched.insert(peer);
                 self.vouched.retain(|peer| neighbors.contains(peer));
@@ -76,25 +86,32 @@ mod tests {
 
     #[test]
     fn the_first_peer_of_all_completes_and_only_once() {
-        let mut history = History::new(HistoryPolicy::default());
-        assert!(history.vouched(peer(1), &peers(&[1, 2])));
-        assert!(!history.vouched(peer(2), &peers(&[1, 2])));
+        let mut history = History::new(HistoryPolicy::First);
+        assert!(history.vouched(peer(1), false, &peers(&[1, 2])));
+        assert!(!history.vouched(peer(2), true, &peers(&[1, 2])));
     }
 
     #[test]
-    fn only_a_trusted_peer_completes() {
-        let trusted = HistoryPolicy::FirstTrusted(Some(vec![peer(3)]));
-        let mut history = History::new(trusted);
-        assert!(!history.vouched(peer(1), &peers(&[1, 2, 3])));
-        assert!(history.vouched(peer(3), &peers(&[1, 2])));
+    fn by_default_the_first_that_the_policy_trusts_completes() {
+        let mut history = History::new(HistoryPolicy::default());
+        assert!(!history.vouched(peer(1), false, &peers(&[1, 2])));
+        assert!(history.vouched(peer(2), true, &peers(&[1, 2])));
+    }
+
+    #[test]
+    fn only_a_named_peer_completes_where_some_are_named() {
+        let named = HistoryPolicy::FirstTrusted(Some(vec![peer(3)]));
+        let mut history = History::new(named);
+        assert!(!history.vouched(peer(1), true, &peers(&[1, 2, 3])));
+        assert!(history.vouched(peer(3), false, &peers(&[1, 2])));
     }
 
     #[test]
     fn more_than_half_of_those_that_are_neighbors_now_complete() {
         let mut history = History::new(HistoryPolicy::Majority);
-        assert!(!history.vouched(peer(1), &peers(&[1, 2, 3, 4])));
-        assert!(!history.vouched(peer(1), &peers(&[1, 2, 3, 4])));
-        assert!(!history.vouched(peer(2), &peers(&[2, 3, 4])));
-        assert!(history.vouched(peer(3), &peers(&[2, 3, 4])));
+        assert!(!history.vouched(peer(1), false, &peers(&[1, 2, 3, 4])));
+        assert!(!history.vouched(peer(1), false, &peers(&[1, 2, 3, 4])));
+        assert!(!history.vouched(peer(2), false, &peers(&[2, 3, 4])));
+        assert!(history.vouched(peer(3), false, &peers(&[2, 3, 4])));
     }
 }

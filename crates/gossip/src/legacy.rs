@@ -253,7 +253,7 @@ fn message(events: &mut Vec<Bytes>) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{EventDraft, EventRef, Headwater};
+    use headwater::{EventDraft, EventRef, Headwater, Open};
     use headwater_wire::{AuthorHead, AuthorSecret, EventId, sign_runs};
 
     use super::*;
@@ -378,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dump_of_a_small_space_is_all_of_it_and_can_be_applied_in_its_order() {
-        let node = Headwater::builder().open();
+        let node = Headwater::builder().policy(Open).open();
         let owner = author(1);
         let held = node.create_space(&owner).await.unwrap();
         for number in 2..6 {
@@ -389,7 +389,7 @@ mod tests {
         }
         let dump = dump(&held, 4000).await.unwrap();
         assert_eq!(dump.too_large, 0);
-        let other = Headwater::builder().open();
+        let other = Headwater::builder().policy(Open).open();
         let copy = other.space(held.id());
         let from = iroh::SecretKey::from_bytes(&[1; 32]).public();
         for message in dump.messages {
@@ -419,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dump_of_a_large_space_has_at_most_500_events() {
-        let node = Headwater::builder().open();
+        let node = Headwater::builder().policy(Open).open();
         let held = node.create_space(&author(1)).await.unwrap();
         for number in 2..6 {
             for _ in 0..30 {

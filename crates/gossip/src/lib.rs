@@ -21,7 +21,7 @@
 //! # A live space
 //!
 //! ```
-//! use headwater::{ALPN, EventDraft, Headwater, generate_author, now_ms};
+//! use headwater::{ALPN, EventDraft, Headwater, Open, generate_author, now_ms};
 //! use headwater_gossip::{GossipBridge, TopicSecret};
 //! use iroh::{Endpoint, address_lookup::MemoryLookup, endpoint::presets, protocol::Router};
 //! use iroh_gossip::{ALPN as GOSSIP_ALPN, net::Gossip};
@@ -37,7 +37,7 @@
 //!     let builder = builder.clear_ip_transports().bind_addr("127.0.0.1:0")?;
 //!     let endpoint = builder.bind().await?;
 //!     lookup.add_endpoint_info(endpoint.addr());
-//!     let node = Headwater::builder().spawn(endpoint.clone());
+//!     let node = Headwater::builder().policy(Open).spawn(endpoint.clone());
 //!     let gossip = Gossip::builder().spawn(endpoint.clone());
 //!     let router = Router::builder(endpoint)
 //!         .accept(ALPN, node.clone())

@@ -67,6 +67,8 @@ pub struct BridgeMetrics {
     pub runs_held: Counter,
     /// Inline runs that begin above what is held: the events between are pulled.
     pub runs_with_gap: Counter,
+    /// Inline runs of authors whose events this node does not accept.
+    pub runs_not_accepted: Counter,
     /// Inline runs that contradict the log held.
     pub runs_forked: Counter,
     /// Pulls started because of what was announced, or who came.

@@ -9,9 +9,9 @@
 
 use std::sync::Arc;
 
-use headwater_proto::AppliedRun;
+use headwater_proto::{Appended, AppliedRun};
 use headwater_store::StoreError;
-use headwater_wire::{AuthorHead, Run, RunError, SpaceId, VerifiedRun};
+use headwater_wire::{AppendError, AuthorHead, AuthorId, Run, RunError, SpaceId, VerifiedRun};
 use iroh::EndpointId;
 use n0_future::task::AbortOnDropHandle;
 use tokio::sync::{mpsc, oneshot};
@@ -162,6 +162,7 @@ impl Applier {
         let outcomes = reply
             .map_err(|_stopped| ApplyError::Stopped)?
             .map_err(ApplyError::Store)?;
+        blamed(&outcomes).map_err(ApplyError::Invalid)?;
         Ok(heads
             .into_iter()
             .zip(outcomes)
@@ -171,7 +172,34 @@ impl Applier {
 }
 
 fn verify_all(runs: Vec<Run>, space: &SpaceId) -> Verified {
-    runs.into_iter().map(|run| run.verify(space)).collect()
+    runs.into_iter().map(|run| verify_one(run, space)).collect()
+}
+
+/// Ids and signature hold without the payloads, so whoever passes a run on could leave them out. No
+/// log is cut there; whether one is cut where the others are missing, the writer knows.
+fn verify_one(run: Run, space: &SpaceId) -> Result<VerifiedRun, RunError> {
+    match run.stray_stub() {
+        Some(seq) => Err(stripped(run.author(), seq)),
+        None => run.verify(space),
+    }
+}
+
+fn stripped(author: AuthorId, seq: u64) -> RunError {
+    RunError::Stripped { author, seq }
+}
+
+/// Refuses runs that may not lack any payload.
+pub(crate) fn refuse_stubs<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<(), RunError> {
+    let stub = |run: &Run| Some(stripped(run.author(), run.first_stub()?));
+    runs.into_iter().find_map(stub).map_or(Ok(()), Err)
+}
+
+/// The run that its sender is to blame for, among those the writer did not take.
+pub(crate) fn blamed(outcomes: &[Result<Appended, AppendError>]) -> Result<(), RunError> {
+    outcomes.iter().try_for_each(|outcome| match outcome {
+        Err(AppendError::Stripped { author, seq }) => Err(stripped(*author, *seq)),
+        _ => Ok(()),
+    })
 }
 
 /// Verifies runs on a blocking thread, no more of them at a time than there are cores; a run that

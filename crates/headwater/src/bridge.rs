@@ -18,8 +18,8 @@ use headwater_wire::{
 use iroh::EndpointId;
 
 use crate::{
-    apply::{is_small, verify},
-    hub::{Grown, Watcher},
+    apply::{is_small, refuse_stubs, verify},
+    hub::{Cut, Grown, Watcher},
     node::now_ms,
     space::{Space, WriteError},
 };
@@ -39,7 +39,7 @@ pub struct Growth {
     watcher: Watcher,
 }
 
-/// How far one log grew.
+/// How far one log grew, or that it was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogGrowth {
@@ -53,6 +53,9 @@ pub struct LogGrowth {
     pub from_peers: bool,
     /// The run of exactly these events, if it is small and came alone; otherwise read it.
     pub run: Option<VerifiedRun>,
+    /// The log did not grow: it was cut, because it is proven to fork at this seq. `above` and
+    /// `through` are both the last event shown now. Nothing but the new digest is to be told of it.
+    pub forked: Option<u64>,
 }
 
 /// Runs that came from a peer were not applied. Nothing of the call is stored, unless the error
@@ -60,7 +63,7 @@ pub struct LogGrowth {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyRunsError {
-    /// A run does not verify: the author, or the sender, made it up.
+    /// A run does not verify, or lacks a payload: the author, or the sender, made it up.
     #[error(transparent)]
     Invalid(#[from] RunError),
     /// This node's store failed.
@@ -83,12 +86,14 @@ impl ApplyRunsError {
 }
 
 impl Growth {
-    /// Waits until logs have grown, and tells of up to 1,024 of them, ascending by author. Safe to
-    /// cancel.
+    /// Waits until logs have grown or were cut, and tells of up to 1,024 that grew, ascending by
+    /// author, and then of those that were cut. Safe to cancel.
     pub async fn next(&mut self) -> Vec<LogGrowth> {
         self.watcher.changed().await;
         let grown = self.watcher.take(AUTHORS_AT_ONCE);
-        grown.into_iter().map(LogGrowth::from).collect()
+        let cuts = self.watcher.take_cuts();
+        let grown = grown.into_iter().map(LogGrowth::from);
+        grown.chain(cuts.into_iter().map(LogGrowth::from)).collect()
     }
 }
 
@@ -100,6 +105,21 @@ impl From<Grown> for LogGrowth {
             through: grown.want.through,
             from_peers: grown.from_peers,
             run: grown.run,
+            forked: None,
+        }
+    }
+}
+
+impl From<Cut> for LogGrowth {
+    fn from(cut: Cut) -> Self {
+        Self {
+            author: cut.author,
+            above: cut.head,
+            through: cut.head,
+            // News for everybody, whoever brought it.
+            from_peers: false,
+            run: None,
+            forked: Some(cut.seq),
         }
     }
 }
@@ -113,7 +133,7 @@ impl Space {
         }
     }
 
-    /// Verifies runs that `from` sent outside a sync, and stores them, in order and in one
+    /// Verifies runs that `from` sent outside a sync, all with their payloads, and stores them, in order and in one
     /// transaction. On return they are durable.
     ///
     /// Each run that verifies is admitted or refused on its own, as by a sync: the outcomes are in
@@ -128,6 +148,7 @@ impl Space {
         from: EndpointId,
     ) -> Result<Vec<Result<Appended, AppendError>>, ApplyRunsError> {
         let inner = self.node().inner();
+        refuse_stubs(&runs)?;
         let mut verified = verify(Arc::clone(inner), self.id(), runs).await?;
         if let [_] = verified.as_slice()
             && let Some(run) = verified.pop()
@@ -164,7 +185,8 @@ impl Space {
         if !is_small(std::slice::from_ref(run)) || !writer.is_free() {
             return None;
         }
-        let verified = match run.clone().verify(&self.id()) {
+        let verified = refuse_stubs([run]).and_then(|()| run.clone().verify(&self.id()));
+        let verified = match verified {
             Ok(verified) => verified,
             Err(invalid) => return Some(Err(ApplyRunsError::Invalid(invalid))),
         };
@@ -175,7 +197,9 @@ impl Space {
         }
     }
 
-    /// The head of one log with its author's signature, or `None` if nothing of it is held.
+    /// The head of one log with its author's signature, or `None` if nothing of it is held. Also
+    /// `None` if the log is shown in part only, because it forks or its author lost the right to
+    /// write: then nobody has signed where it ends.
     ///
     /// # Errors
     ///
@@ -185,6 +209,9 @@ impl Space {
             let Some(record) = store.head(space, &author)? else {
                 return Ok(None);
             };
+            if record.entry.forked {
+                return Ok(None);
+            }
             let through = record.entry.head.seq;
             let want = TailWant {
                 author,
@@ -201,7 +228,9 @@ impl Space {
             let stored = stored.into_iter().next().ok_or_else(damaged)?;
             let run = Run::decode(stored.bytes).map_err(|_| damaged())?;
             let run = run.verify(space).map_err(|_| damaged())?;
-            Ok(Some(run.signed_head()))
+            let shown = store.head(space, &author)?.map(|record| record.entry);
+            let is_shown = shown.is_some_and(|shown| shown.head.seq >= run.last_seq());
+            Ok(is_shown.then(|| run.signed_head()))
         })
         .await
     }
@@ -217,11 +246,7 @@ impl Space {
         owner: &AuthorSecret,
         secret: [u8; TOPIC_SECRET_BYTES],
     ) -> Result<EventRef, WriteError> {
-        let held = self.summary().await.map_err(WriteError::store)?;
-        let held = held.ok_or(WriteError::UnknownSpace { space: self.id() })?;
-        if held.owner != owner.id() {
-            return Err(WriteError::NotOwner { author: owner.id() });
-        }
+        self.check_owner(owner).await?;
         self.append(owner, EventDraft::topic_secret(secret, now_ms()))
             .await
     }
@@ -262,7 +287,7 @@ mod tests {
     use headwater_wire::{SpaceId, sign_runs};
 
     use super::*;
-    use crate::{Headwater, generate_author};
+    use crate::{Headwater, Open, generate_author};
 
     fn draft(text: &'static str) -> EventDraft {
         EventDraft::new(16, 0, text)
@@ -273,7 +298,7 @@ mod tests {
     }
 
     async fn space_of(owner: &AuthorSecret) -> Space {
-        let node = Headwater::builder().open();
+        let node = Headwater::builder().policy(Open).open();
         node.create_space(owner).await.unwrap()
     }
 

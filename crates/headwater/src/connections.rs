@@ -6,7 +6,6 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use headwater_wire::{CloseCode, SpaceId};
@@ -16,11 +15,7 @@ use iroh::{
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::slots::Keyed;
-
-/// How long an accepted connection may stand without a stream. The dialling end gives up long
-/// before; this is for those that never close.
-const IDLE_ACCEPTED: Duration = Duration::from_mins(2);
+use crate::{limits::Limits, slots::Keyed};
 
 /// Open connections by peer.
 #[derive(Debug)]
@@ -107,6 +102,13 @@ impl Accepted {
             accepted: Arc::clone(self),
             connection: connection.clone(),
         })
+    }
+
+    /// Closes every connection accepted from `peer`.
+    pub(crate) fn close_all(&self, peer: EndpointId, code: CloseCode) {
+        for connection in lock(&self.open).get(&peer).into_iter().flatten() {
+            close(connection, code);
+        }
     }
 }
 
@@ -198,11 +200,11 @@ impl Link {
     }
 
     /// Resolves when no stream has used the connection for its idle time.
-    pub(crate) async fn idle(&self, idle_dialled: Duration) {
+    pub(crate) async fn idle(&self, limits: &Limits) {
         let after = if self.dialled {
-            idle_dialled
+            limits.idle_connection
         } else {
-            IDLE_ACCEPTED
+            limits.idle_accepted
         };
         let mut users = self.users.subscribe();
         loop {

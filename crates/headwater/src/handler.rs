@@ -11,6 +11,7 @@ use n0_future::task::{AbortOnDropHandle, JoinError, JoinSet};
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
+    conduct,
     connections::{Link, close},
     node::{Headwater, Inner},
     serve,
@@ -20,6 +21,18 @@ impl ProtocolHandler for Headwater {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let inner = Arc::clone(self.inner());
         let peer = connection.remote_id();
+        if inner.conduct.banned(peer).is_some() {
+            debug!(peer = %peer.fmt_short(), "banned");
+            inner.metrics.refused_banned.inc();
+            close(&connection, CloseCode::Banned);
+            return Ok(());
+        }
+        if inner.conduct.take(peer, conduct::CONNECTION).is_err() {
+            debug!(peer = %peer.fmt_short(), "too many connections in a short time");
+            inner.metrics.refused_busy.inc();
+            close(&connection, CloseCode::TooManyConnections);
+            return Ok(());
+        }
         let Some(place) = inner.accepted.admit(&connection) else {
             debug!(peer = %peer.fmt_short(), "too many connections");
             inner.metrics.refused_busy.inc();
@@ -78,7 +91,7 @@ pub(crate) async fn run_connection(inner: Arc<Inner>, link: Link) {
                     break Some(CloseCode::Internal);
                 }
             }
-            () = link.idle(inner.limits.idle_connection) => {
+            () = link.idle(&inner.limits) => {
                 if inner.connections.close_if_unused(&link) {
                     debug!("closed as idle");
                     break None;

@@ -1,10 +1,12 @@
-//! Tells watchers which logs grew, in the order of the commits.
+//! Tells watchers which logs grew or were cut, in the order of the commits.
 //!
 //! ```text
 //! writer ──▶ publish(space, author, above..=through) ──▶ one pending range per log and watcher
 //!                                                                 │
 //!                                   watcher ◀── take() ───────────┘  then reads the store
 //! ```
+//!
+//! A log that was cut below a fork is told of likewise, once for each lower fork.
 //!
 //! Invariants:
 //!
@@ -58,8 +60,23 @@ struct Watch {
 #[derive(Debug, Default)]
 struct Pending {
     ranges: BTreeMap<AuthorId, Range>,
+    /// Where logs were cut: the lowest fork of each.
+    cuts: BTreeMap<AuthorId, Cut>,
     /// Bytes of the runs beside them.
     fresh_bytes: usize,
+}
+
+/// A log was cut below a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Whose log.
+    pub(crate) author: AuthorId,
+    /// Where it forks.
+    pub(crate) seq: u64,
+    /// The last event shown now.
+    pub(crate) head: u64,
+    /// Whether it was cut before, higher: who followed the log was told then that it forks.
+    pub(crate) again: bool,
 }
 
 #[derive(Debug)]
@@ -123,9 +140,16 @@ impl Hub {
         Watcher { watch }
     }
 
-    /// Tells the watchers of `space` what one commit appended, in the order of the commit. A
-    /// watcher sees all of a commit or nothing.
-    pub(crate) fn publish(&self, space: SpaceId, news: &[News<'_>]) {
+    /// Tells the watchers of `space` what one commit appended, in the order of the commit, and which
+    /// logs it cut. A watcher sees all of a commit or nothing. The peer that has worked out the
+    /// cuts together with this node knows of them.
+    pub(crate) fn publish(
+        &self,
+        space: SpaceId,
+        news: &[News<'_>],
+        cuts: &[Cut],
+        knows: Option<EndpointId>,
+    ) {
         let mut watches = lock(&self.watches);
         let Some(of_space) = watches.get_mut(&space) else {
             return;
@@ -137,7 +161,7 @@ impl Hub {
             let Some(watch) = watch.upgrade() else {
                 return false;
             };
-            watch.widen(&news);
+            watch.widen(&news, cuts, knows);
             true
         });
         if of_space.is_empty() {
@@ -146,14 +170,44 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Tells the watchers of `space` that events which were stored before show from now on.
+    pub(crate) fn publish_shown(&self, space: SpaceId, author: AuthorId, above: u64, through: u64) {
+        let watches = lock(&self.watches);
+        let of_space = watches.get(&space).into_iter().flatten();
+        for watch in of_space.filter_map(Weak::upgrade) {
+            lock(&watch.pending).widen_to(author, (above, through), true, None);
+            watch.changed.notify_one();
+        }
+    }
+
+    /// Takes back from the watchers of `space` what they were told above an event: it no longer
+    /// shows.
+    pub(crate) fn publish_hidden(&self, space: SpaceId, author: AuthorId, through: u64) {
+        let watches = lock(&self.watches);
+        let of_space = watches.get(&space).into_iter().flatten();
+        for watch in of_space.filter_map(Weak::upgrade) {
+            lock(&watch.pending).trim(author, through);
+        }
+    }
+}
+
 impl Watch {
-    fn widen(&self, news: &[(News<'_>, Option<VerifiedRun>)]) {
+    fn widen(
+        &self,
+        news: &[(News<'_>, Option<VerifiedRun>)],
+        cuts: &[Cut],
+        knows: Option<EndpointId>,
+    ) {
         let mut pending = lock(&self.pending);
         for (news, fresh) in news {
             let is_its_own = news.origin.is_some() && news.origin == self.reader;
             if !is_its_own && news.appended.events > 0 {
                 pending.widen(news, fresh.as_ref());
             }
+        }
+        for cut in cuts {
+            pending.cut(*cut, knows.is_none() || knows != self.reader);
         }
         drop(pending);
         self.changed.notify_one();
@@ -177,9 +231,18 @@ impl News<'_> {
 
 impl Pending {
     fn widen(&mut self, news: &News<'_>, fresh: Option<&VerifiedRun>) {
-        let (above, through) = news.range();
         let from_peers = news.origin.is_some();
-        match self.ranges.entry(news.appended.author) {
+        self.widen_to(news.appended.author, news.range(), from_peers, fresh);
+    }
+
+    fn widen_to(
+        &mut self,
+        author: AuthorId,
+        (above, through): (u64, u64),
+        from_peers: bool,
+        fresh: Option<&VerifiedRun>,
+    ) {
+        match self.ranges.entry(author) {
             Entry::Vacant(place) => {
                 let room = FRESH_BYTES.saturating_sub(self.fresh_bytes);
                 let run = fresh.filter(|run| memory_of(run) <= room).cloned();
@@ -202,6 +265,31 @@ impl Pending {
         }
     }
 
+    /// What lies above the last event that shows can no longer be read.
+    fn trim(&mut self, author: AuthorId, last: u64) {
+        if let Entry::Occupied(mut entry) = self.ranges.entry(author) {
+            let range = entry.get_mut();
+            if range.through > last {
+                range.through = last;
+                let run = range.run.take();
+                if range.above >= range.through {
+                    entry.remove();
+                }
+                self.forget(run.as_ref());
+            }
+        }
+    }
+
+    fn cut(&mut self, cut: Cut, is_news: bool) {
+        self.trim(cut.author, cut.seq.saturating_sub(1));
+        if is_news {
+            // The lowest is the latest: a store never goes back to a higher one.
+            let pending = self.cuts.get(&cut.author);
+            let again = cut.again && pending.is_none_or(|pending| pending.again);
+            self.cuts.insert(cut.author, Cut { again, ..cut });
+        }
+    }
+
     /// Gives back the room of a run that no longer lies here.
     fn forget(&mut self, run: Option<&VerifiedRun>) {
         let len = run.map_or(0, memory_of);
@@ -213,11 +301,16 @@ impl Watcher {
     /// Waits until something is pending. Safe to cancel.
     pub(crate) async fn changed(&self) {
         loop {
-            if !lock(&self.watch.pending).ranges.is_empty() {
+            if self.is_pending() {
                 return;
             }
             self.watch.changed.notified().await;
         }
+    }
+
+    fn is_pending(&self) -> bool {
+        let pending = lock(&self.watch.pending);
+        !pending.ranges.is_empty() || !pending.cuts.is_empty()
     }
 
     /// Takes up to `max_authors` pending ranges, ascending by author.
@@ -240,6 +333,12 @@ impl Watcher {
             });
         }
         grown
+    }
+
+    /// Takes the cuts that are pending, ascending by author.
+    pub(crate) fn take_cuts(&self) -> Vec<Cut> {
+        let cuts = std::mem::take(&mut lock(&self.watch.pending).cuts);
+        cuts.into_values().collect()
     }
 
     /// Drops what is pending of these logs up to these seqs: the reader has it already.
@@ -336,7 +435,7 @@ mod tests {
                 run: &stored.run,
             })
             .collect();
-        hub.publish(space, &news);
+        hub.publish(space, &news, &[], None);
     }
 
     fn wants(watcher: &Watcher, max_authors: usize) -> Vec<TailWant> {
@@ -354,6 +453,21 @@ mod tests {
             above,
             through,
         }
+    }
+
+    #[test]
+    fn what_no_longer_shows_is_not_pending() {
+        let hub = Hub::default();
+        let watcher = hub.watch(SPACE);
+        publish(&hub, SPACE, &[stored(None, 1, 5, 5), stored(None, 2, 2, 2)]);
+        hub.publish_hidden(SPACE, author(1), 3);
+        hub.publish_hidden(SPACE, author(2), 0);
+        hub.publish_hidden(SPACE, author(3), 0);
+        assert_eq!(watcher.backlog(), 3);
+        let grown = watcher.take(9);
+        assert_eq!(grown.len(), 1);
+        assert_eq!((grown[0].want.above, grown[0].want.through), (0, 3));
+        assert_eq!((grown[0].want.author, &grown[0].run), (author(1), &None));
     }
 
     #[test]
@@ -547,6 +661,29 @@ mod tests {
         assert_eq!(grown.len(), many);
         let at_hand = grown.iter().filter(|grown| grown.run.is_some()).count();
         assert!(at_hand > 0 && at_hand < many);
+    }
+
+    #[test]
+    fn a_cut_is_told_once_and_takes_what_was_pending_above_it() {
+        let hub = Hub::default();
+        let (local, knowing) = (hub.watch(SPACE), hub.watch_for(SPACE, peer(1)));
+        publish(&hub, SPACE, &[stored(None, 1, 5, 5), stored(None, 2, 5, 5)]);
+        let cut = |seq| Cut {
+            author: author(1),
+            seq,
+            head: seq - 1,
+            again: false,
+        };
+        hub.publish(SPACE, &[], &[cut(4)], Some(peer(1)));
+        hub.publish(SPACE, &[], &[cut(3)], Some(peer(1)));
+        for watcher in [&local, &knowing] {
+            assert_eq!(wants(watcher, 10), [want(1, 0, 2), want(2, 0, 5)]);
+        }
+        assert_eq!(local.take_cuts(), [cut(3)]);
+        assert_eq!(local.take_cuts(), []);
+        assert_eq!(knowing.take_cuts(), []);
+        hub.publish(SPACE, &[], &[cut(1)], None);
+        assert_eq!(knowing.take_cuts(), [cut(1)]);
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! # Two nodes
 //!
 //! ```
-//! use headwater::{ALPN, EventDraft, Headwater, generate_author, now_ms};
+//! use headwater::{ALPN, EventDraft, Headwater, Roles, generate_author, node_key, now_ms};
 //! use iroh::{Endpoint, endpoint::presets, protocol::Router};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -38,11 +38,13 @@
 //! let space = server.create_space(&author).await?;
 //! space.append(&author, EventDraft::new(16, now_ms(), "hello")).await?;
 //!
-//! // Another node only dials, and pulls all of it.
-//! let reader = Headwater::builder().spawn(on_loopback().await?);
+//! // Another node only dials. Nobody reads a space but whom its owner lets.
+//! let endpoint = on_loopback().await?;
+//! space.grant(&author, node_key(endpoint.id()), Roles::READ).await?;
+//! let reader = Headwater::builder().spawn(endpoint);
 //! let copy = reader.space(space.id());
 //! let report = copy.sync_with(router.endpoint().addr()).await?;
-//! assert_eq!(report.events, 2); // the genesis event, and ours
+//! assert_eq!(report.events, 3); // the genesis event, ours, and the grant
 //! let event = copy.event(author.id(), 2).await?.expect("synced");
 //! assert_eq!(event.payload.as_deref(), Some(&b"hello"[..]));
 //!
@@ -66,10 +68,17 @@
 //!   from here gets what comes before that log and is then told [`CloseCode::Internal`], so that
 //!   authors behind it do not reach that peer from this node. Damage to a space's own record
 //!   stops that space and [`Headwater::spaces`]. [`Space::verify`] lists what is damaged.
-//! - The [`AccessPolicy`] is asked for every request. The default, [`Open`], serves a space to
-//!   whoever knows its id.
+//! - The [`AccessPolicy`] is asked for every request and every run. The default, a [`Roster`], goes
+//!   by what the owner of each space grants and revokes in their log; [`Space::invite`] lets others
+//!   come in by themselves. [`Open`] serves a space to whoever knows its id. What runs for a peer
+//!   that loses access ends at once.
 //! - A node asks back: if a peer that pulls from it turns out to hold more, it pulls in turn on
 //!   the same connection. [`Builder::ask_back`] turns that off.
+//! - An author who signs two events for one place has *forked* their log. Whichever node sees both
+//!   keeps the proof, shows the log up to below the fork and nothing above, and tells so:
+//!   [`SubscriptionItem::Forked`]. A sync that finds two nodes of different minds about an author
+//!   puts that right on streams of its own, and all other authors go on.
+//!   [`Space::forks`] lists the proofs; [`WriteError::Forked`] is what is left to the author here.
 //! - [`Limits`] bound time, memory and company. The endpoint is yours, with its own limits: leave
 //!   iroh's QUIC windows at their defaults.
 //!
@@ -82,19 +91,26 @@
 mod apply;
 mod blocking;
 mod bridge;
+mod busy;
 mod commit;
+mod conduct;
 mod connections;
+mod exchange;
+mod fork;
 mod frames;
 mod handler;
 mod hub;
+mod keeper;
 mod lag;
 mod limits;
+mod members;
 mod metrics;
 mod node;
 mod places;
 mod policy;
 mod pull;
 mod reading;
+mod redeem;
 mod serve;
 mod slots;
 mod space;
@@ -112,12 +128,14 @@ pub use headwater_proto::{
     Appended, HeadRecord, HeadsPage, SessionError, SessionLimits, SpaceSummary, SyncProgress, Tally,
 };
 pub use headwater_store::{
-    Damage, DiskStore, LogStore, MemoryStore, StoreError, VerifyProgress, VerifyReport,
+    Damage, DiskStore, ForkRecord, LogStore, MemoryStore, StoreError, VerifyProgress, VerifyReport,
 };
 pub use headwater_wire::{
-    AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget, ChannelId, ClockEntry,
-    CloseCode, DraftError, Event, EventDraft, EventId, EventRef, Header, HeadsDigest, Kind,
-    PlanTotals, Run, RunError, SignedHead, SpaceId, SyncOutcome, Truncation, VerifiedRun, kind,
+    Acceptance, AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget, ChannelId,
+    ClockEntry, CloseCode, Contradiction, DraftError, Event, EventDraft, EventId, EventRef, Header,
+    HeadsDigest, Invitation, Invite, Kind, Member, MemberKey, PlanTotals, Receipt, ReceiptFacts,
+    Roles, RosterState, Run, RunError, SignedHead, SpaceId, Subject, SyncOutcome, Truncation,
+    VerifiedRun, kind,
 };
 
 pub use crate::{
@@ -125,8 +143,9 @@ pub use crate::{
     limits::Limits,
     metrics::Metrics,
     node::{Builder, Headwater, generate_author, now_ms},
-    policy::{AccessPolicy, Nobody, Open},
+    policy::{AccessPolicy, AllowList, ChangeSignal, Changes, Nobody, Open, Roster, node_key},
     reading::{EventStream, SubscribeFrom, Subscription, SubscriptionItem},
+    redeem::RedeemError,
     space::{Space, WriteError},
     sync::{ForkedAuthor, LiveEnding, SyncError, SyncHandle, SyncOptions, SyncReport},
 };

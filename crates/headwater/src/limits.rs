@@ -34,6 +34,27 @@ pub struct Limits {
     /// How long a dialled connection is kept without a stream, so that the next sync with the
     /// same peer spares the handshake. Default 5 s.
     pub idle_connection: Duration,
+    /// How long an accepted connection is kept without a stream. Default 2 min: the dialling end
+    /// gives up long before, this is for those that never do.
+    pub idle_accepted: Duration,
+    /// Broken rules of the protocol within [`Limits::fault_window`] after which a peer is banned.
+    /// Default 3: each has closed the connection already, and honest peers make none.
+    pub faults_before_ban: usize,
+    /// How long a broken rule counts. Default 10 min.
+    pub fault_window: Duration,
+    /// How long a banned peer is neither accepted nor pulled from. Default 10 min.
+    pub ban: Duration,
+    /// Peers whose conduct is remembered. Default 4,096; an identity costs nothing, so the table
+    /// must be bounded.
+    pub known_peers: usize,
+    /// What a peer may ask for at once, before [`Limits::request_rate`] holds it. Default 16,384.
+    /// A request costs 1, and 1 more for every 64 KiB it makes this node send; a request for a
+    /// space that is not here, or not for the peer, costs 64 more, and a connection 16.
+    pub request_burst: u32,
+    /// What a peer may ask for in a second in the long run. Default 256: as many requests, or 16
+    /// MiB. Who asks for more waits up to [`Limits::busy_after`], and is then told that the node
+    /// is busy and when to come again.
+    pub request_rate: u32,
     /// How long a peer may take fewer bytes than [`Limits::least_rate`] asks for in that time while
     /// we have some for it, whether history or live. Default 30 s. QUIC's own idle timeout does
     /// not catch such a peer, as keep-alives go on.
@@ -95,6 +116,13 @@ impl Default for Limits {
             connections_total: 256,
             dial_timeout: Duration::from_secs(10),
             idle_connection: Duration::from_secs(5),
+            idle_accepted: Duration::from_mins(2),
+            faults_before_ban: 3,
+            fault_window: Duration::from_mins(10),
+            ban: Duration::from_mins(10),
+            known_peers: 4096,
+            request_burst: 16_384,
+            request_rate: 256,
             write_stall: Duration::from_secs(30),
             least_rate: 1024,
             ask_back_wait: Duration::from_secs(10),

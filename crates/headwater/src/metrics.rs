@@ -15,6 +15,10 @@ pub struct Metrics {
     pub dials_failed: Counter,
     /// Connections and streams refused because a limit was reached.
     pub refused_busy: Counter,
+    /// Peers banned for breaking rules again and again.
+    pub peers_banned: Counter,
+    /// Connections refused because the peer is banned.
+    pub refused_banned: Counter,
     /// Pulls started, whether by the user or by asking back.
     pub pulls_started: Counter,
     /// Pulls whose history ended complete.
@@ -47,6 +51,10 @@ pub struct Metrics {
     pub payload_bytes_stored: Counter,
     /// Runs the store did not take: stale, with a gap, or forked.
     pub runs_refused: Counter,
+    /// Forks found, each lower one of a log again: by a run that contradicts its log, or by a proof.
+    pub forks_found: Counter,
+    /// Authors put right with a peer after a pull that left them out.
+    pub forks_repaired: Counter,
     /// Transactions committed.
     pub commits: Counter,
     /// Append jobs in those transactions: `jobs / commits` is the mean size of a group.

@@ -1,6 +1,7 @@
 //! The node: what every space, sync and connection of it shares.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -16,18 +17,21 @@ use headwater_wire::{AuthorSecret, CloseCode, SpaceId, sign_genesis};
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use n0_future::time::timeout;
 use tokio::sync::{Semaphore, watch};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
     ALPN,
     blocking::blocking,
     commit::Committer,
+    conduct::Conduct,
     connections::{Accepted, Connections, InUse, Link, close},
     handler,
     hub::Hub,
+    keeper::Keeper,
     limits::Limits,
     metrics::Metrics,
-    policy::{AccessPolicy, Open},
+    policy::{AccessPolicy, Roster},
+    redeem::Owners,
     slots::{Keyed, Slots},
     space::{Space, WriteError},
     sync::SyncError,
@@ -56,14 +60,19 @@ pub struct Builder {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn LogStore>,
     pub(crate) policy: Arc<dyn AccessPolicy>,
+    /// In whose name invites are taken.
+    pub(crate) owners: Owners,
     pub(crate) limits: Limits,
     pub(crate) ask_back: bool,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) writer: Writer,
     pub(crate) endpoint: Option<Endpoint>,
+    /// The endpoint's key, under which receipts are given.
+    pub(crate) receipt_key: Option<AuthorSecret>,
     pub(crate) connections: Connections,
     pub(crate) accepted: Arc<Accepted>,
+    pub(crate) conduct: Conduct,
     /// Requests being served.
     pub(crate) serves: Arc<Slots>,
     /// Requests whose history is served and that are live now.
@@ -133,7 +142,9 @@ impl Builder {
         self
     }
 
-    /// Who may read. Default: [`Open`], everybody who knows a space's id.
+    /// Who may read, whose events are accepted, who is believed. Default: a [`Roster`], so
+    /// nobody but those whom a space's owner granted it. [`Open`](crate::Open) lets everybody who
+    /// knows a space's id.
     #[must_use]
     pub fn policy(mut self, policy: impl AccessPolicy) -> Self {
         self.policy = Arc::new(policy);
@@ -182,20 +193,29 @@ impl Builder {
         let limits = self.limits;
         let committer = Committer {
             store: Arc::clone(&self.store),
+            keeper: Keeper::new(Arc::clone(&self.store), Arc::clone(&self.policy)),
             hub: Arc::clone(&hub),
             metrics: Arc::clone(&metrics),
+            forked: HashSet::new(),
         };
         let writer = Writer::spawn(committer, &limits).expect("the system starts a thread");
+        // Keys of one kind: what a node signs is checked as what an author signs.
+        let receipt_key = endpoint
+            .as_ref()
+            .map(|endpoint| AuthorSecret::from_bytes(endpoint.secret_key().to_bytes()));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
             store: self.store,
             policy: self.policy,
+            owners: Owners::default(),
             ask_back: self.ask_back,
             metrics,
             hub,
             writer,
             endpoint,
+            receipt_key,
             connections: Connections::new(),
+            conduct: Conduct::new(&limits),
             accepted: Accepted::new(limits.connections_per_peer, limits.connections_total),
             serves: Slots::new(limits.syncs_per_peer, limits.syncs_total),
             live_serves: Slots::new(limits.live_per_peer, limits.live_total),
@@ -216,12 +236,13 @@ impl Builder {
 }
 
 impl Headwater {
-    /// Configures a node: by default it keeps events in memory and serves whoever knows a space.
+    /// Configures a node: by default it keeps events in memory, and the owner of each space says
+    /// who may read and write it.
     #[must_use]
     pub fn builder() -> Builder {
         Builder {
             store: Arc::new(MemoryStore::new()),
-            policy: Arc::new(Open),
+            policy: Arc::new(Roster::new()),
             limits: Limits::default(),
             ask_back: true,
         }
@@ -319,6 +340,12 @@ impl Headwater {
         }
     }
 
+    pub(crate) fn from_inner(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+        }
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -337,6 +364,16 @@ impl Inner {
 
     pub(crate) fn is_closing(&self) -> bool {
         *self.closing.borrow()
+    }
+
+    /// Notes that a peer broke a rule of the protocol, and bans one that does so again and again.
+    pub(crate) fn note_fault(&self, peer: EndpointId) {
+        self.metrics.peer_faults.inc();
+        if self.conduct.note_fault(peer) {
+            self.metrics.peers_banned.inc();
+            warn!(peer = %peer.fmt_short(), "banned");
+            self.accepted.close_all(peer, CloseCode::Banned);
+        }
     }
 
     pub(crate) fn next_request_id(&self) -> u64 {
@@ -424,7 +461,7 @@ pub fn generate_author() -> AuthorSecret {
     AuthorSecret::from_bytes(random())
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system gives randomness");
     bytes

@@ -7,6 +7,8 @@
 //! Receiving, verifying and committing overlap. The session counts the bytes on that way and
 //! stops wanting messages when there are too many; what is not read stays in QUIC's window, then
 //! at the responder. No rule of the protocol stands here.
+//!
+//! After the history come the authors it left out because they forked: see [`crate::fork`].
 
 mod ending;
 mod session;
@@ -25,7 +27,7 @@ use crate::{
     metrics::Running,
     node::Inner,
     places::Places,
-    sync::{Feedback, ForkedAuthor, SyncError, SyncOptions, SyncReport},
+    sync::{Feedback, SyncError, SyncOptions, SyncReport},
 };
 use session::Session;
 
@@ -43,6 +45,9 @@ pub(crate) async fn with_peer(
     }
     if inner.is_closing() {
         return Err(SyncError::ShuttingDown);
+    }
+    if let Some(left) = inner.conduct.banned(id) {
+        return Err(SyncError::Banned { left });
     }
     let mut places = tokio::select! {
         places = Places::take(&inner, space, id, options.live) => places?,
@@ -147,7 +152,15 @@ impl Pull<'_> {
             Err(error) => {
                 metrics.pulls_failed.inc();
                 if error.blame() == Blame::Peer {
-                    metrics.peer_faults.inc();
+                    match error {
+                        SyncError::Session(broken) if broken.close_code().is_connection_wide() => {
+                            let peer = self.in_use.link.connection.remote_id();
+                            self.inner.note_fault(peer);
+                        }
+                        _ => {
+                            metrics.peer_faults.inc();
+                        }
+                    }
                     warn!(%error, "failed");
                 } else {
                     debug!(%error, "failed");
@@ -159,9 +172,14 @@ impl Pull<'_> {
 
     async fn run_to_end(&mut self) -> Result<SyncReport, SyncError> {
         let mut running = self.open().await?;
-        let end = self.drive(&mut running).await;
+        let mut end = self.drive(&mut running).await;
+        if let Ok(history) = &end
+            && let Err(error) = self.repair(&mut running, history).await
+        {
+            end = Err(error);
+        }
         let report = match end {
-            Ok(end) => Ok(self.report(&end, &mut running)),
+            Ok(end) => Ok(self.report(&end, &running)),
             Err(error) => {
                 self.abandon(&mut running, &error);
                 Err(error)
@@ -209,13 +227,15 @@ impl Pull<'_> {
         reader.stop(CloseCode::Done);
     }
 
-    fn report(&self, end: &SyncEnd, running: &mut Session) -> SyncReport {
-        let history = running.history.take();
-        let duration = history.map_or(running.now(), |history| history.duration);
+    fn report(&self, end: &SyncEnd, running: &Session) -> SyncReport {
+        let duration = running.complete_at.unwrap_or_else(|| running.now());
+        let (forks, outcome) = running.repairs.report(end);
+        let peer = self.in_use.link.connection.remote_id();
         SyncReport {
-            peer: self.in_use.link.connection.remote_id(),
+            peer,
             space: self.space,
-            outcome: end.outcome,
+            from_provider: self.inner.policy.trusts(peer, self.space),
+            outcome,
             events: end.events,
             payload_bytes: end.payload_bytes,
             stubs: end.stubs,
@@ -225,8 +245,10 @@ impl Pull<'_> {
             duration,
             first_digest_equal: end.first_digest_equal,
             joined_digest: end.joined_digest,
-            forks: end.forks.iter().map(ForkedAuthor::from).collect(),
+            receipt: end.receipt,
+            forks,
             forked_authors: end.forked_authors,
+            unaccepted_authors: end.unaccepted_authors + running.repairs.unaccepted(),
             live_end: end.live.map(Into::into),
         }
     }

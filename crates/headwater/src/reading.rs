@@ -9,7 +9,7 @@
 //! and loses nothing: what it has not seen is still in the store.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fmt,
     ops::{Bound, RangeBounds},
     pin::Pin,
@@ -54,6 +54,16 @@ pub enum SubscriptionItem {
     /// Everything that was held when the subscription began has been yielded; what follows is
     /// live. Comes exactly once.
     CaughtUp,
+    /// An author is proven to have signed two events at one seq. What was yielded of the log from
+    /// there on is one of two branches: nobody shows it any more. Comes once for each fork that is
+    /// lower than those known before, from the moment the subscription began on;
+    /// [`Space::forks`](crate::Space::forks) lists those known already.
+    Forked {
+        /// Whose log.
+        author: AuthorId,
+        /// Where it forks.
+        seq: u64,
+    },
 }
 
 /// Events of a space as they are stored, whether appended here or pulled.
@@ -138,10 +148,24 @@ async fn follow(
     walk.send(vec![SubscriptionItem::CaughtUp]).await?;
     loop {
         watcher.changed().await;
-        let grown = go_on(&mut yielded, from, watcher.take(AUTHORS_AT_ONCE));
-        if grown.is_empty() {
-            continue;
+        // Taken after the growth, so that nothing of it lies above a cut that was told before.
+        let taken = watcher.take(AUTHORS_AT_ONCE);
+        let cuts = watcher.take_cuts();
+        let grown = go_on(&mut yielded, from, taken);
+        deliver_live(&walk, grown).await?;
+        if !cuts.is_empty() {
+            let told = cuts.into_iter().map(|cut| SubscriptionItem::Forked {
+                author: cut.author,
+                seq: cut.seq,
+            });
+            walk.send(told.collect()).await?;
         }
+    }
+}
+
+/// Delivers what logs grew by, from memory if all of it is at hand.
+async fn deliver_live(walk: &Walk<SubscriptionItem>, grown: Vec<Grown>) -> Result<(), Stop> {
+    if !grown.is_empty() {
         let at_hand: Option<Vec<Vec<Event>>> = grown.iter().map(events_at_hand).collect();
         if let Some(events) = at_hand {
             let items = events.into_iter().flatten().map(SubscriptionItem::Event);
@@ -151,6 +175,7 @@ async fn follow(
             walk.deliver(wants).await?;
         }
     }
+    Ok(())
 }
 
 /// What to yield of logs that grew, each from where the last event of it was: never twice, and
@@ -208,6 +233,20 @@ struct Walk<T> {
 }
 
 impl<T: FromEvent> Walk<T> {
+    /// Passes over what is wanted first and is not shown any more, because the log was cut or its
+    /// author lost the right to write since it was wanted.
+    async fn pass_cut(&self, wants: &mut VecDeque<TailWant>) -> Result<(), Stop> {
+        let Some(want) = wants.pop_front() else {
+            return Ok(());
+        };
+        let head = self.head(want.author).await?;
+        let head = head.map_or(0, |record| record.entry.head.seq);
+        if head > want.above {
+            return Err(self.missing(Some(&want)));
+        }
+        Ok(())
+    }
+
     async fn send(&self, batch: Vec<T>) -> Result<(), Stop> {
         self.batches
             .send(Ok(batch))
@@ -270,11 +309,14 @@ impl<T: FromEvent> Walk<T> {
             let events = self
                 .query(move |store, space| {
                     let runs = store.read_runs(space, &asked, max_bytes)?;
-                    events_of(space, &asked, runs)
+                    let mut events = events_of(space, &asked, runs)?;
+                    drop_cut(store, space, &mut events)?;
+                    Ok(events)
                 })
                 .await?;
             let Some(last) = events.last() else {
-                return Err(self.missing(wants.front()));
+                self.pass_cut(&mut wants).await?;
+                continue;
             };
             let (author, seq) = (last.header.author, last.header.seq);
             // Wants before this log's are done: an answer goes on in their order.
@@ -358,6 +400,22 @@ fn events_of(
         );
     }
     Ok(events)
+}
+
+/// Drops events that were shown when they were wanted, and are not any more: a run that spans a cut
+/// or a bound comes whole.
+fn drop_cut(
+    store: &dyn LogStore,
+    space: &SpaceId,
+    events: &mut Vec<Event>,
+) -> Result<(), StoreError> {
+    let authors: BTreeSet<_> = events.iter().map(|event| event.header.author).collect();
+    for author in authors {
+        let head = store.head(space, &author)?;
+        let shown = head.map_or(0, |record| record.entry.head.seq);
+        events.retain(|event| event.header.author != author || event.header.seq <= shown);
+    }
+    Ok(())
 }
 
 trait FromEvent: Send + Sync + 'static {

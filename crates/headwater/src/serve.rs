@@ -8,6 +8,11 @@
 //!
 //! The store is read only as fast as the peer takes what was read: the session is not asked for
 //! more while enough is queued. No rule of the protocol stands here.
+//!
+//! Every history ends with a receipt under the endpoint's key, whatever the policy holds of this
+//! node: a receipt binds who signs it and nobody else, and whom to believe is for its reader to say.
+//! It tells no more than the node's announcements do, which are signed with the same key. What was
+//! served while the space changed is not signed: a node that only grew would contradict itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,36 +21,50 @@ use headwater_proto::{
     StoredRun, TailCheck, TailWant, Wait,
 };
 use headwater_store::{LogStore, StoreError};
-use headwater_wire::{Blame, CloseCode, EncodeError, SpaceId};
+use headwater_wire::{
+    Blame, CloseCode, EncodeError, Message, Receipt, ReceiptFacts, Signature, SpaceId,
+};
 use iroh::{
     EndpointId,
-    endpoint::{ReadError, RecvStream, SendStream, WriteError},
+    endpoint::{RecvStream, SendStream},
 };
 use n0_future::{task::AbortOnDropHandle, time::Instant};
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
     blocking::{Panicked, Queries, blocking},
+    busy, conduct,
     connections::{InUse, close},
-    frames::{Filled, FrameReader, FrameWriter},
+    exchange::{self, Broken, Moved, Transfer},
+    fork,
+    frames::{FrameReader, FrameWriter},
     hub::{Grown, Watcher},
     lag::Lag,
     metrics::Running,
     node::Inner,
+    policy::Changes,
     pull::{self, at},
+    redeem,
     slots::Slot,
+    sync::SyncError,
 };
 
 /// Logs whose growth is handed to a live session at once.
 const LIVE_AUTHORS: usize = 1024;
 
+/// Looked up in place of a space the peer may not read: nobody has one whose id is zero.
+const NO_SPACE: SpaceId = SpaceId::from_bytes([0; SpaceId::LEN]);
+
 /// Serves one request.
 pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, recv: RecvStream) {
     let peer = in_use.link.connection.remote_id();
     let span = info_span!("serve", peer = %peer.fmt_short(), stream = %recv.id());
+    // Before the policy is asked, so that no change falls between.
+    let changes = inner.policy.changes();
+    let changes_seen = changes.times();
     let serve = Serve {
         peer,
-        session: Responder::new(inner.limits.session.clone(), Duration::ZERO),
+        session: Responder::new(inner.limits.session.clone(), Duration::ZERO).signing(),
         reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
         writer: FrameWriter::new(send, Arc::clone(&inner.metrics), &inner.limits),
         started: Instant::now(),
@@ -55,9 +74,11 @@ pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, r
         live: Live::Off,
         fresh: Vec::new(),
         lag: Lag::default(),
-        noted: 0,
+        transfer: Transfer::default(),
         ended: false,
         asking_back: None,
+        changes,
+        changes_seen,
         in_use,
         inner,
     };
@@ -80,12 +101,14 @@ struct Serve {
     /// What the session was last told of, with the runs at hand.
     fresh: Vec<Grown>,
     lag: Lag,
-    /// Bytes moved when that last counted as progress.
-    noted: u64,
+    transfer: Transfer,
     /// Whether the peer has ended its stream.
     ended: bool,
     /// The pull in turn, while a live request goes on.
     asking_back: Option<AbortOnDropHandle<()>>,
+    /// Whether access may have changed since the policy was last asked.
+    changes: Changes,
+    changes_seen: u64,
 }
 
 /// Where a live request stands.
@@ -106,6 +129,7 @@ enum Answer {
     Heads(Result<HeadsPage, StoreError>),
     Tails(Result<Vec<TailCheck>, StoreError>),
     Runs(Result<Vec<StoredRun>, StoreError>),
+    Signed(Result<Option<Signature>, StoreError>),
 }
 
 /// Why a request is not served to its end.
@@ -127,6 +151,10 @@ enum ServeError {
     Busy,
     #[error("access was revoked")]
     Revoked,
+    #[error("an invite that is not taken here")]
+    NotRedeemed,
+    #[error(transparent)]
+    Fork(#[from] SyncError),
     #[error("the node is shutting down")]
     ShuttingDown,
 }
@@ -135,11 +163,12 @@ impl ServeError {
     fn close_code(&self) -> CloseCode {
         match self {
             Self::Session(error) => error.close_code(),
+            Self::Fork(error) => error.close_code(),
             Self::Store(_) | Self::Encode(_) | Self::Panicked => CloseCode::Internal,
             Self::Disconnected => CloseCode::Done,
             Self::WriteStalled { .. } => CloseCode::TimedOut,
             Self::Busy => CloseCode::Busy,
-            Self::Revoked => CloseCode::Refused,
+            Self::Revoked | Self::NotRedeemed => CloseCode::Refused,
             Self::ShuttingDown => CloseCode::ShuttingDown,
         }
     }
@@ -147,6 +176,7 @@ impl ServeError {
     fn blame(&self) -> Blame {
         match self {
             Self::Session(error) => error.blame(),
+            Self::Fork(error) => error.blame(),
             Self::WriteStalled { .. } => Blame::Peer,
             Self::Disconnected => Blame::Transport,
             _ => Blame::Local,
@@ -158,19 +188,24 @@ impl Serve {
     async fn run(mut self) {
         let inner = Arc::clone(&self.inner);
         let metrics = &inner.metrics;
-        let patience = inner.limits.busy_after;
-        let Some(slot) = inner.serves.take_within(self.peer, patience).await else {
-            metrics.refused_busy.inc();
-            debug!("busy");
-            self.end_streams(CloseCode::Busy);
-            return;
-        };
-        self.slot = Some(slot);
+        match busy::admit(&inner, self.peer).await {
+            Ok(slot) => self.slot = Some(slot),
+            Err(retry_after) => {
+                metrics.refused_busy.inc();
+                debug!(?retry_after, "busy");
+                busy::refuse(&inner, &mut self.reader, &mut self.writer, retry_after).await;
+                self.reader.stop(CloseCode::Busy);
+                return;
+            }
+        }
         let running = Running::count(&metrics.serves_running);
         let end = self.drive().await;
         drop(running);
+        let cost = self.writer.sent() / conduct::BYTES;
+        inner.conduct.charge(self.peer, cost);
         match end {
-            Ok(end) => {
+            Ok(None) => self.writer.finish(),
+            Ok(Some(end)) => {
                 debug!(events = end.served.events, outcome = ?end.outcome, "served");
                 // Before the stream ends: the peer takes that for leave to ask again.
                 self.slot = None;
@@ -184,18 +219,36 @@ impl Serve {
         }
     }
 
-    async fn drive(&mut self) -> Result<ServeEnd, ServeError> {
+    /// Serves the request to its end; `None` if it was for something else than a sync.
+    async fn drive(&mut self) -> Result<Option<ServeEnd>, ServeError> {
         loop {
             if let Some(end) = self.take_outputs()? {
                 if matches!(self.live, Live::Off | Live::History(_)) {
                     self.inner.metrics.serves_completed.inc();
                 }
                 self.flush().await?;
-                return Ok(end);
+                return Ok(Some(end));
             }
             if self.session.wants_message()
                 && let Some(message) = self.reader.next_message().map_err(SessionError::from)?
             {
+                if let (Message::Redeem(redeem), None) = (&message, self.space) {
+                    let redeemed = redeem::answer(&self.inner, self.peer, redeem).await;
+                    let redeemed = redeemed.ok_or(ServeError::NotRedeemed)?;
+                    self.writer.push(&redeemed.into())?;
+                    self.flush().await?;
+                    return Ok(None);
+                }
+                if let (Message::ForkLocator(locator), None) = (&message, self.space) {
+                    let log = fork::Log {
+                        peer: self.peer,
+                        space: locator.space,
+                        author: locator.author,
+                        is_asked: true,
+                    };
+                    self.answer_fork(log, message).await?;
+                    return Ok(None);
+                }
                 self.session
                     .handle_message(message, self.started.elapsed())?;
                 continue;
@@ -206,6 +259,37 @@ impl Serve {
                 self.in_use.link.moved_on(space);
             }
         }
+    }
+
+    /// Compares one log with the peer's, for as long as it may read the space.
+    async fn answer_fork(&mut self, log: fork::Log, locator: Message) -> Result<(), ServeError> {
+        let space = log.space;
+        self.space = Some(space);
+        let (changes, mut seen) = (self.changes.clone(), self.changes_seen);
+        let (inner, peer, link) = (&self.inner, self.peer, &self.in_use.link);
+        let lost_access = async {
+            loop {
+                let inner = Arc::clone(inner);
+                let asked = access_change(changes.clone(), seen, inner, peer, Some(space));
+                match asked.await {
+                    (times, true) => seen = times,
+                    (_, false) => return,
+                }
+            }
+        };
+        let (reader, writer) = (&mut self.reader, &mut self.writer);
+        let moved_on = || link.moved_on(space);
+        let answered = fork::answer(inner, log, locator, reader, writer, moved_on);
+        let end = tokio::select! {
+            end = answered => end?,
+            () = lost_access => return Err(ServeError::Revoked),
+        };
+        debug!(
+            fork = end.fork,
+            rounds = end.rounds,
+            "compared a log that forks"
+        );
+        Ok(())
     }
 
     /// Does what the session asks for, until enough is queued for the peer.
@@ -228,6 +312,7 @@ impl Serve {
                     self.read_runs(wants, max_bytes)?;
                 }
                 ResponderOutput::Send(message) => self.writer.push(&message)?,
+                ResponderOutput::Sign(facts) => self.sign(facts),
                 ResponderOutput::Pinned(heads) => {
                     if let Live::History(watcher) = &self.live {
                         watcher.pass(&heads);
@@ -242,9 +327,11 @@ impl Serve {
     }
 
     fn note_transfer(&mut self) {
-        let moved = self.reader.received() + self.writer.sent();
-        if moved - self.noted >= self.inner.limits.progress_bytes() {
-            self.noted = moved;
+        let (reader, writer) = (&self.reader, &self.writer);
+        if self
+            .transfer
+            .is_progress(reader, writer, &self.inner.limits)
+        {
             self.session.handle_transfer(self.started.elapsed());
         }
     }
@@ -259,31 +346,19 @@ impl Serve {
             .session
             .next_timeout()
             .and_then(|after| self.started.checked_add(after));
-        let write_stall = self.inner.limits.write_stall;
-        let stalls_at = self.writer.stalls_at(write_stall);
         let wants = self.session.wants_message() && !self.ended;
         let has_room = self.has_room();
+        let changed = self.access_change();
+        let (reader, writer) = (&mut self.reader, &mut self.writer);
+        let moved = exchange::step(reader, writer, &self.inner.limits, wants, true);
         tokio::select! {
-            filled = self.reader.fill(), if wants => match filled {
-                Ok(Filled::Bytes) => {}
-                Ok(Filled::End) => {
+            moved = moved => match moved {
+                Ok(Moved::Bytes) => {}
+                Ok(Moved::End) => {
                     self.ended = true;
                     self.session.handle_stream_end()?;
                 }
-                Ok(Filled::Cut) => {
-                    return Err(SessionError::StreamEnded { phase: "in mid frame" }.into());
-                }
-                Err(ReadError::Reset(code)) => {
-                    return Err(self.session.handle_reset(code.into_inner()).into());
-                }
-                Err(_lost) => return Err(ServeError::Disconnected),
-            },
-            sent = self.writer.send_some() => match sent {
-                Ok(()) => {}
-                Err(WriteError::Stopped(code)) => {
-                    return Err(self.session.handle_reset(code.into_inner()).into());
-                }
-                Err(_lost) => return Err(ServeError::Disconnected),
+                Err(broken) => return Err(self.broken(broken)),
             },
             answer = self.queries.next() => self.take_answer(answer?)?,
             may_read = live_change(&self.live, &self.inner, self.peer, self.space), if has_room => {
@@ -292,32 +367,62 @@ impl Serve {
                 }
                 self.take_live()?;
             }
+            changed = changed => self.take_access(changed)?,
             () = at(deadline) => self.session.handle_timeout(self.started.elapsed())?,
-            () = at(stalls_at) => return Err(ServeError::WriteStalled { after: write_stall }),
             () = self.inner.closing() => return Err(ServeError::ShuttingDown),
         }
         Ok(())
+    }
+
+    fn broken(&mut self, broken: Broken) -> ServeError {
+        match broken {
+            Broken::Reset(code) | Broken::Deaf(code) => self.session.handle_reset(code).into(),
+            Broken::Cut => SessionError::StreamEnded {
+                phase: "in mid frame",
+            }
+            .into(),
+            Broken::Lost(_) | Broken::Closed => ServeError::Disconnected,
+            Broken::Stalled { after } => ServeError::WriteStalled { after },
+        }
     }
 
     fn take_answer(&mut self, answer: Answer) -> Result<(), ServeError> {
         let now = self.started.elapsed();
         match answer {
             Answer::Opened(summary) => {
-                let summary = summary?;
-                if summary.is_none() {
-                    self.inner.metrics.serves_refused.inc();
-                }
-                self.session.handle_opened(summary, now)?;
+                self.session.handle_opened(summary?, now)?;
             }
             Answer::Head(head) => self.session.handle_owner_head(head?, now)?,
             Answer::Heads(page) => self.session.handle_heads(page?, now)?,
             Answer::Tails(checks) => self.session.handle_tails(checks?, now)?,
             Answer::Runs(runs) => self.session.handle_runs(runs?, now)?,
+            Answer::Signed(signature) => self.session.handle_signed(signature?, now)?,
         }
         Ok(())
     }
 
-    /// Asks the policy, then the store. An unknown space and a refused one take the same way.
+    /// Waits until access may have changed, and asks whether the peer still has it. Safe to
+    /// cancel.
+    fn access_change(&self) -> impl Future<Output = (u64, bool)> + use<> {
+        let (changes, seen) = (self.changes.clone(), self.changes_seen);
+        access_change(
+            changes,
+            seen,
+            Arc::clone(&self.inner),
+            self.peer,
+            self.space,
+        )
+    }
+
+    fn take_access(&mut self, (times, may_read): (u64, bool)) -> Result<(), ServeError> {
+        self.changes_seen = times;
+        if may_read {
+            Ok(())
+        } else {
+            Err(ServeError::Revoked)
+        }
+    }
+
     fn open(&mut self, space: SpaceId, live: bool) {
         self.space = Some(space);
         if live {
@@ -326,12 +431,7 @@ impl Serve {
         }
         let inner = Arc::clone(&self.inner);
         let peer = self.peer;
-        let opening = async move {
-            let may_read = inner.policy.may_read(peer, space).await;
-            let store = Arc::clone(&inner.store);
-            let summary = blocking(move || store.summary(&space)).await;
-            Answer::Opened(summary.map(|summary| summary.filter(|_| may_read)))
-        };
+        let opening = async move { Answer::Opened(open_space(&inner, peer, space).await) };
         self.queries.ask_async(opening);
     }
 
@@ -341,6 +441,19 @@ impl Serve {
         };
         let store = Arc::clone(&self.inner.store);
         self.queries.ask(move || query(&*store, &space));
+    }
+
+    /// Signs what was answered, if the space is still as it was when the request came.
+    fn sign(&mut self, facts: ReceiptFacts) {
+        let key = self.inner.receipt_key.clone();
+        self.ask(move |store, space| {
+            let signed = store.summary(space).map(|now| {
+                let unmoved = now.is_some_and(|now| now.generation == facts.generation);
+                let key = key.filter(|_| unmoved)?;
+                Some(Receipt::sign(&key, facts).signature)
+            });
+            Answer::Signed(signed)
+        });
     }
 
     /// Reads what a session wants to send, from the store unless it is at hand.
@@ -379,6 +492,14 @@ impl Serve {
             return Ok(());
         };
         let now = self.started.elapsed();
+        // A log that is cut lower once more is left out from here on: that it forks is known, and the
+        // digest says the rest. Else its author could end every stream for each event they signed.
+        if watcher.take_cuts().iter().any(|cut| !cut.again) {
+            // A live part cannot say it. The reader syncs again, and that sync does.
+            debug!("an author forked: the live part ends");
+            self.live = Live::Reading(watcher);
+            return Ok(self.session.handle_stream_end()?);
+        }
         let backlog = watcher.backlog();
         if self.lag.is_too_much(backlog, now, &self.inner.limits) {
             self.inner.metrics.live_lagged.inc();
@@ -394,25 +515,21 @@ impl Serve {
 
     /// Sends what is still queued, within the time the session had.
     async fn flush(&mut self) -> Result<(), ServeError> {
-        let write_stall = self.inner.limits.write_stall;
         let total = self.inner.limits.session.total;
         let since = match self.live {
             Live::Off | Live::History(_) => self.started,
             Live::Awaited(_) | Live::Reading(_) => Instant::now(),
         };
         let over_at = since.checked_add(total);
-        while let Some(stalls_at) = self.writer.stalls_at(write_stall) {
+        while self.writer.queued() > 0 {
+            let changed = self.access_change();
+            let (reader, writer) = (&mut self.reader, &mut self.writer);
+            let moved = exchange::step(reader, writer, &self.inner.limits, false, true);
             tokio::select! {
-                sent = self.writer.send_some() => match sent {
-                    Ok(()) => {}
-                    Err(WriteError::Stopped(code)) => {
-                        return Err(self.session.handle_reset(code.into_inner()).into());
-                    }
-                    Err(_lost) => return Err(ServeError::Disconnected),
-                },
-                () = at(Some(stalls_at)) => {
-                    return Err(ServeError::WriteStalled { after: write_stall });
+                moved = moved => {
+                    moved.map_err(|broken| self.broken(broken))?;
                 }
+                changed = changed => self.take_access(changed)?,
                 () = at(over_at) => {
                     let wait = Wait::Completion;
                     return Err(SessionError::TimedOut { wait, after: total }.into());
@@ -428,11 +545,15 @@ impl Serve {
         self.inner.ask_back && requester_ahead && self.asking_back.is_none()
     }
 
-    /// Pulls from a requester that holds more.
+    /// Pulls from a requester that holds more. What is held here shows in the request, so not from
+    /// one who may not read it any more.
     fn ask_back(&self) -> impl Future<Output = ()> + Send + use<> {
         let (inner, in_use, space) = (Arc::clone(&self.inner), self.in_use.link.hold(), self.space);
+        let peer = self.peer;
         async move {
-            if let Some(space) = space {
+            if let Some(space) = space
+                && inner.policy.may_read(peer, space).await
+            {
                 let span = info_span!("ask_back", space = %space.fmt_short());
                 pull::ask_back(inner, &in_use, space).instrument(span).await;
             }
@@ -441,19 +562,25 @@ impl Serve {
 
     /// Tells the peer why, and ends what the code says is to end.
     fn abandon(&mut self, error: &ServeError) {
-        let metrics = &self.inner.metrics;
-        metrics.serves_failed.inc();
-        if error.blame() == Blame::Peer {
-            metrics.peer_faults.inc();
+        self.inner.metrics.serves_failed.inc();
+        let is_peers = error.blame() == Blame::Peer;
+        if is_peers {
             warn!(%error, "not served");
         } else {
             debug!(%error, "not served");
         }
         let code = error.close_code();
         self.end_streams(code);
-        if matches!(error, ServeError::Session(_)) && code.is_connection_wide() {
+        let broke_protocol = matches!(
+            error,
+            ServeError::Session(_) | ServeError::Fork(SyncError::Session(_))
+        );
+        if broke_protocol && code.is_connection_wide() {
             self.inner.connections.withdraw(&self.in_use.link);
             close(&self.in_use.link.connection, code);
+            self.inner.note_fault(self.peer);
+        } else if is_peers {
+            self.inner.metrics.peer_faults.inc();
         }
     }
 
@@ -461,6 +588,39 @@ impl Serve {
         self.reader.stop(code);
         self.writer.reset(code);
     }
+}
+
+/// Waits until there were other changes than so many, and asks about the peer. Safe to cancel.
+async fn access_change(
+    changes: Changes,
+    seen: u64,
+    inner: Arc<Inner>,
+    peer: EndpointId,
+    space: Option<SpaceId>,
+) -> (u64, bool) {
+    let Some(space) = space else {
+        return std::future::pending().await;
+    };
+    let times = changes.other_than(seen).await;
+    (times, inner.policy.may_read(peer, space).await)
+}
+
+/// Asks the policy, then the store. An unknown space and a refused one take the same way, down to a
+/// look-up of a space that is not held.
+pub(crate) async fn open_space(
+    inner: &Inner,
+    peer: EndpointId,
+    space: SpaceId,
+) -> Result<Option<SpaceSummary>, StoreError> {
+    let may_read = inner.policy.may_read(peer, space).await;
+    let store = Arc::clone(&inner.store);
+    let asked = if may_read { space } else { NO_SPACE };
+    let summary = blocking(move || store.summary(&asked)).await;
+    if let Ok(None) = &summary {
+        inner.metrics.serves_refused.inc();
+        inner.conduct.charge(peer, conduct::REFUSAL.into());
+    }
+    summary
 }
 
 /// The run a log grew by, if it is at hand.

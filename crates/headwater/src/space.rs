@@ -3,7 +3,7 @@
 use std::{ops::RangeBounds, sync::Arc};
 
 use headwater_proto::{HeadRecord, HeadsPage, SpaceSummary};
-use headwater_store::{LogStore, StoreError, VerifyProgress, VerifyReport};
+use headwater_store::{ForkRecord, LogStore, StoreError, VerifyProgress, VerifyReport};
 use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, ClockEntry, DraftError, Event,
     EventDraft, EventRef, SpaceId,
@@ -52,6 +52,26 @@ pub enum WriteError {
     /// A draft cannot become an event.
     #[error("draft refused: {0}")]
     Draft(#[source] DraftError),
+    /// The author is proven to have signed two events at one place. Nobody takes what comes above,
+    /// so nothing was written: go on with a new key.
+    #[error("the log of {} forks at event {seq}", author.fmt_short())]
+    Forked {
+        /// Whose log.
+        author: AuthorId,
+        /// Where it forks.
+        seq: u64,
+    },
+    /// More of the author's log is stored than shows. Going on from what shows would fork it, so
+    /// nothing was written: what hides the rest has to be lifted first.
+    #[error("the log of {} shows up to event {shown} but is stored up to {stored}", author.fmt_short())]
+    Hidden {
+        /// Whose log.
+        author: AuthorId,
+        /// The last event that shows; 0 if none does.
+        shown: u64,
+        /// The last event stored.
+        stored: u64,
+    },
     /// The log does not accept the event.
     #[error("append refused: {0}")]
     Append(#[source] AppendError),
@@ -66,6 +86,13 @@ pub enum WriteError {
 impl WriteError {
     pub(crate) fn store(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
+    }
+
+    pub(crate) fn refused(error: AppendError) -> Self {
+        match error {
+            AppendError::Forked { author, seq } => Self::Forked { author, seq },
+            error => Self::Append(error),
+        }
     }
 
     /// Whose fault it is: always this side's.
@@ -226,6 +253,31 @@ impl Space {
     #[must_use]
     pub fn subscribe(&self, from: SubscribeFrom) -> Subscription {
         Subscription::start(self.node.inner(), self.id, from)
+    }
+
+    /// Up to `limit` logs known to fork whose author is above `after`, ascending by author, with the
+    /// proof of each. Fewer than `limit` are the last.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn forks(
+        &self,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError> {
+        self.read(move |store, space| store.forks(space, after, limit.max(1)))
+            .await
+    }
+
+    /// The lowest fork known of one log; `None` if none is.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn fork_of(&self, author: AuthorId) -> Result<Option<ForkRecord>, StoreError> {
+        self.read(move |store, space| store.fork(space, &author))
+            .await
     }
 
     /// Checks everything stored again: every signature, hash, chain link and head, and the tree.

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::{Fork, LiveEnd, SessionError, SyncProgress};
+use headwater_proto::{LiveEnd, SessionError, SyncProgress};
 use headwater_store::StoreError;
 use headwater_wire::{
-    AuthorId, Blame, Budget, CloseCode, EncodeError, HeadsDigest, SpaceId, SyncOutcome,
+    AuthorId, Blame, Budget, CloseCode, EncodeError, HeadsDigest, Receipt, SpaceId, SyncOutcome,
 };
 use iroh::{
     EndpointAddr, EndpointId,
@@ -240,7 +240,11 @@ pub struct SyncReport {
     pub peer: EndpointId,
     /// Which space.
     pub space: SpaceId,
-    /// Complete, or cut short and why.
+    /// Whether this node's policy believes the peer about what is complete: see
+    /// [`AccessPolicy::trusts`](crate::AccessPolicy::trusts).
+    pub from_provider: bool,
+    /// Complete, or cut short and why. A log that forks does not stand in the way once it was put
+    /// right.
     pub outcome: SyncOutcome,
     /// Events stored.
     pub events: u64,
@@ -262,10 +266,19 @@ pub struct SyncReport {
     /// Digest over the higher of both sides' heads, author by author: what a node holds that had
     /// what both of these have.
     pub joined_digest: HeadsDigest,
-    /// Authors whose logs contradict each other on the two sides. Nothing of them was taken.
+    /// What the peer answered, under its node key; the signature is checked. `None` if it gave none,
+    /// as a node does whose store changed while it served. Keep it: against another it may show that
+    /// something was held back, see [`Receipt::contradicts`].
+    pub receipt: Option<Receipt>,
+    /// Authors who forked, as far as the two sides did not know the same of it. The history left
+    /// them out; what was done about each after it stands here.
     pub forks: Vec<ForkedAuthor>,
     /// How many such authors there are; `forks` lists the first of them.
     pub forked_authors: u64,
+    /// How many authors brought something this node does not accept, and that was not stored: see
+    /// [`AccessPolicy::accepts`](crate::AccessPolicy::accepts). The others are not affected, and
+    /// neither is the outcome.
+    pub unaccepted_authors: u64,
     /// How the live part ended; `None` if there was none, or it was still going on.
     pub live_end: Option<LiveEnding>,
 }
@@ -293,23 +306,21 @@ impl From<LiveEnd> for LiveEnding {
     }
 }
 
-impl From<&Fork> for ForkedAuthor {
-    fn from(fork: &Fork) -> Self {
-        Self {
-            author: fork.author,
-            seq: fork.seq,
-        }
-    }
-}
-
 /// An author who signed two different events for one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ForkedAuthor {
     /// The author.
     pub author: AuthorId,
-    /// A seq at which the two sides differ; the first such seq may be lower.
+    /// Where the log forks, if it was put right; otherwise a seq in dispute, and the fork may be
+    /// lower.
     pub seq: u64,
+    /// Whether it was put right after the history: both sides hold a proof, show the log up to below
+    /// the fork, and this one holds all of that. [`Space::fork_of`](crate::Space::fork_of) has the
+    /// proof.
+    pub repaired: bool,
+    /// Round trips it took to find the fork; 0 if the peer was not asked, or did not answer.
+    pub rounds: u32,
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -357,6 +368,13 @@ pub enum SyncError {
         /// The limit: [`Limits::write_stall`](crate::Limits::write_stall).
         after: Duration,
     },
+    /// The peer broke rules of the protocol again and again, and is left alone for a while: see
+    /// [`Limits::ban`](crate::Limits::ban).
+    #[error("the peer is banned for another {left:?}")]
+    Banned {
+        /// For how much longer.
+        left: Duration,
+    },
     /// A live sync of this space with this peer is running already.
     #[error("a live sync with this peer is running")]
     AlreadyLive,
@@ -387,6 +405,18 @@ impl SyncError {
         Self::Store(Arc::new(error))
     }
 
+    /// What the peer is told.
+    pub(crate) fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Session(error) => error.close_code(),
+            Self::Store(_) | Self::Encode(_) | Self::Panicked => CloseCode::Internal,
+            Self::WriteStalled { .. } => CloseCode::TimedOut,
+            Self::Stopped => CloseCode::Cancelled,
+            Self::ShuttingDown => CloseCode::ShuttingDown,
+            _ => CloseCode::Done,
+        }
+    }
+
     /// Whose fault it was.
     #[must_use]
     pub fn blame(&self) -> Blame {
@@ -399,7 +429,7 @@ impl SyncError {
                 | CloseCode::PlanExceeded => Blame::Local,
                 _ => Blame::Transport,
             },
-            Self::WriteStalled { .. } => Blame::Peer,
+            Self::WriteStalled { .. } | Self::Banned { .. } => Blame::Peer,
             Self::DialTimeout { .. } | Self::Dial(_) | Self::ConnectionLost(_) => Blame::Transport,
             Self::Offline
             | Self::Store(_)

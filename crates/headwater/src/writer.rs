@@ -29,12 +29,13 @@ use std::{
 };
 
 use headwater_store::{LogStore, StoreError};
-use headwater_wire::{AuthorHead, AuthorId, SpaceId, VerifiedRun};
+use headwater_wire::{AuthorHead, AuthorId, SpaceId, VerifiedForkProof, VerifiedRun};
+use iroh::EndpointId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 use tracing::{debug, error, error_span, warn};
 
 use crate::{
-    commit::{Committer, Origin, Parts, SignReply, StoreReply, signed_reply},
+    commit::{Committer, CutReply, Origin, Parts, SignReply, StoreReply, signed_reply},
     limits::Limits,
     space::WriteError,
 };
@@ -99,6 +100,11 @@ enum Work {
         origin: Origin,
         reply: oneshot::Sender<StoreReply>,
     },
+    Cut {
+        proof: Box<VerifiedForkProof>,
+        knows: EndpointId,
+        reply: oneshot::Sender<CutReply>,
+    },
     Stop,
 }
 
@@ -109,7 +115,8 @@ impl Writer {
         let max_bytes = limits.write_queue_bytes.clamp(1, u32::MAX as usize >> 1);
         let store = Arc::clone(&committer.store);
         let committer = Arc::new(Mutex::new(committer));
-        let queued = Arc::new(AtomicUsize::new(0));
+        // The first is that the thread has read who has access.
+        let queued = Arc::new(AtomicUsize::new(1));
         let thread = WriterThread {
             store,
             committer: Arc::clone(&committer),
@@ -200,7 +207,7 @@ impl Writer {
         let run = [run];
         let reply = self
             .idle()
-            .and_then(|committer| committer.append_at_once(&run, origin));
+            .and_then(|mut committer| committer.append_at_once(&run, origin));
         let [run] = run;
         reply.ok_or(run)
     }
@@ -245,6 +252,28 @@ impl Writer {
         };
         self.send(work, bytes, charge)?;
         Ok(outcome)
+    }
+
+    /// Gives a proof to the store, which cuts the log if it is lower than the one it holds. `knows`
+    /// is the peer that has it as well. On return the cut is durable, unless the writer has
+    /// stopped.
+    pub(crate) async fn cut(
+        &self,
+        proof: VerifiedForkProof,
+        knows: EndpointId,
+    ) -> Result<CutReply, Stopped> {
+        let halves = [proof.first(), proof.second()];
+        let bytes = halves.map(|run| run.run().as_bytes().len()).iter().sum();
+        let (reply, outcome) = oneshot::channel();
+        let charge = self.charge(bytes).await?;
+        let proof = Box::new(proof);
+        let work = Work::Cut {
+            proof,
+            knows,
+            reply,
+        };
+        self.send(work, bytes, charge)?;
+        outcome.await.map_err(|_stopped| Stopped)
     }
 
     /// Commits what is queued, refuses what comes later, and returns when the thread is done.
@@ -317,33 +346,49 @@ enum Waiting {
 
 impl WriterThread {
     fn run(self) {
+        if let Ok(mut committer) = self.committer.lock() {
+            committer.load();
+        }
+        self.queued.fetch_sub(1, Ordering::SeqCst);
         let mut unsettled = false;
         while let Some(job) = self.next_job(unsettled) {
             unsettled = true;
-            let Ok(committer) = self.committer.lock() else {
+            let Ok(mut committer) = self.committer.lock() else {
                 error!("the writer stops: a commit panicked");
                 return;
             };
+            let committer = &mut *committer;
             let mut next = Some(job);
             let mut group = Group::default();
             while let Some(job) = next.take() {
                 if matches!(job.work, Work::Stop) {
                     // Jobs behind this one were never promised anything.
-                    commit(&committer, group);
+                    commit(committer, group);
                     self.settle();
                     debug!("writer stopped");
                     return;
                 }
                 self.queued.fetch_sub(1, Ordering::SeqCst);
-                if group.conflicts_with(&job) {
-                    commit(&committer, std::mem::take(&mut group));
+                if let Work::Cut {
+                    proof,
+                    knows,
+                    reply,
+                } = job.work
+                {
+                    commit(committer, std::mem::take(&mut group));
+                    reply.send(committer.cut(&proof, knows)).ok();
+                    break;
                 }
-                admit(&committer, &mut group, job);
-                if group.bytes < self.commit_bytes {
+                let decides_others = decides_others(committer, &job);
+                if decides_others || group.conflicts_with(&job) {
+                    commit(committer, std::mem::take(&mut group));
+                }
+                admit(committer, &mut group, job);
+                if !decides_others && group.bytes < self.commit_bytes {
                     next = self.queue.try_recv().ok();
                 }
             }
-            commit(&committer, group);
+            commit(committer, group);
         }
     }
 
@@ -370,7 +415,21 @@ impl WriterThread {
     }
 }
 
-fn admit(committer: &Committer, group: &mut Group, job: Job) {
+/// Whether a job may change who has access: it is committed on its own, before later ones are
+/// decided.
+fn decides_others(committer: &mut Committer, job: &Job) -> bool {
+    let keeper = &mut committer.keeper;
+    match &job.work {
+        Work::Sign { parts, .. } => {
+            let mut drafts = parts.iter().map(|(_, drafts)| drafts);
+            drafts.any(|drafts| keeper.drafts_decide(drafts))
+        }
+        Work::Store { runs, .. } => runs.iter().any(|run| keeper.decides_others(run)),
+        Work::Cut { .. } | Work::Stop => false,
+    }
+}
+
+fn admit(committer: &mut Committer, group: &mut Group, job: Job) {
     match job.work {
         Work::Sign {
             space,
@@ -400,14 +459,14 @@ fn admit(committer: &Committer, group: &mut Group, job: Job) {
             group.waiting.push((runs.len(), Waiting::Store(reply)));
             group.take_runs(runs, origin);
         }
-        Work::Stop => return,
+        Work::Cut { .. } | Work::Stop => return,
     }
     group.jobs += 1;
     group.bytes = group.bytes.saturating_add(job.bytes);
     group.charges.extend(job.charge);
 }
 
-fn commit(committer: &Committer, group: Group) {
+fn commit(committer: &mut Committer, group: Group) {
     committer.metrics.commit_jobs.inc_by(group.jobs);
     let jobs = group.waiting.len();
     match committer.append(&group.runs, &group.origins) {
@@ -431,7 +490,7 @@ fn commit(committer: &Committer, group: Group) {
 
 /// Commits each job of a group on its own. A local job that goes on from one that failed
 /// fails with it.
-fn commit_one_by_one(committer: &Committer, group: Group) {
+fn commit_one_by_one(committer: &mut Committer, group: Group) {
     let (mut runs, mut origins) = (group.runs.as_slice(), group.origins.as_slice());
     let mut failed: HashMap<(SpaceId, AuthorId), Arc<StoreError>> = HashMap::new();
     for (count, waiting) in group.waiting {
@@ -466,7 +525,7 @@ impl Group {
             Work::Sign { space, parts, .. } => parts
                 .iter()
                 .any(|(secret, _)| self.pulled.contains(&(*space, secret.id()))),
-            Work::Store { .. } | Work::Stop => false,
+            Work::Store { .. } | Work::Cut { .. } | Work::Stop => false,
         }
     }
 }

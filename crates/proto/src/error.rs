@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use headwater_wire::{
-    AppendError, AuthorId, Blame, CloseCode, DecodeError, HeadsDigest, RunError, Segment,
-    SyncOutcome,
+    AppendError, AuthorId, Blame, CloseCode, DecodeError, ForkProofError, HeadsDigest, RunError,
+    Segment, SyncOutcome,
 };
 
 /// What a session was waiting for when its time ran out.
@@ -102,7 +102,7 @@ pub enum SessionError {
         /// The plan that came.
         found: Segment,
     },
-    /// A plan names more authors than a segment may hold.
+    /// A plan names more authors than a segment may hold, or as many fork notices came for it.
     #[error("plan for {found} authors, {max} allowed")]
     PlanTooWide {
         /// Authors in the plan.
@@ -170,8 +170,8 @@ pub enum SessionError {
         /// The seq it starts at.
         found: u64,
     },
-    /// A fork notice speaks of a head we did not state, or of no fork.
-    #[error("fork notice about {} answers no stated head", author.fmt_short())]
+    /// A fork notice speaks of an entry we did not state, or of none that contradicts it.
+    #[error("fork notice about {} contradicts nothing that was stated", author.fmt_short())]
     UnfoundedForkNotice {
         /// The author it names.
         author: AuthorId,
@@ -206,6 +206,9 @@ pub enum SessionError {
         /// Ours, from what we stated and received.
         computed: HeadsDigest,
     },
+    /// The completion's receipt is not signed by the peer's node key, or for other facts.
+    #[error("receipt is not the peer's, or not for this answer")]
+    WrongReceipt,
     /// The store refused a run for a reason that is no fork.
     #[error("run of {} refused: {error}", author.fmt_short())]
     RunRefused {
@@ -219,6 +222,75 @@ pub enum SessionError {
     Unsupported {
         /// Which part.
         feature: &'static str,
+    },
+    /// A locator names an event outside the range the last answer has left open.
+    #[error("locator names event {seq}, only those between {low} and {high} are open")]
+    LocatorOutOfRange {
+        /// Seq of the event; of the range's lower end if the locator is empty.
+        seq: u64,
+        /// The same on both sides.
+        low: u64,
+        /// Different on the two sides, or beyond ours.
+        high: u64,
+    },
+    /// A locator speaks of another log than the first one of its stream.
+    #[error("locator of {}, this is about {}", found.fmt_short(), expected.fmt_short())]
+    LocatorOfAnotherLog {
+        /// Whose log it was about.
+        expected: AuthorId,
+        /// The author in the locator; the same if the space is another one.
+        found: AuthorId,
+    },
+    /// More locators came than the longest log can need.
+    #[error("more than {max} locators")]
+    TooManyForkRounds {
+        /// The most there may be.
+        max: u32,
+    },
+    /// The answer to a locator names what the locator does not, or contradicts an earlier one.
+    #[error("answer {same} and {differs:?} does not fit the locators")]
+    UnfoundedForkAnswer {
+        /// The highest seq it says is the same.
+        same: u64,
+        /// The lowest it says differs.
+        differs: Option<u64>,
+    },
+    /// A branch belongs to another author.
+    #[error("branch of {}, this is about {}", found.fmt_short(), expected.fmt_short())]
+    ForeignBranch {
+        /// Whose log it is about.
+        expected: AuthorId,
+        /// The author of the branch.
+        found: AuthorId,
+    },
+    /// A branch does not begin where the two chains part.
+    #[error("branch of {} begins at {found}, expected {expected}", author.fmt_short())]
+    BranchStart {
+        /// The author.
+        author: AuthorId,
+        /// Where the chains part.
+        expected: u64,
+        /// Where the branch begins.
+        found: u64,
+    },
+    /// The peer said that it holds another branch, or a proof, and did not send it, or only half.
+    #[error("no proof came of the fork of {}", author.fmt_short())]
+    ForkProofMissing {
+        /// The author.
+        author: AuthorId,
+    },
+    /// What the peer sent as a proof of a fork is none.
+    #[error("proof is invalid: {0}")]
+    InvalidForkProof(#[source] ForkProofError),
+    /// A run begins above all that was wanted.
+    #[error("run of {} begins at {found}, wanted through {through}", author.fmt_short())]
+    RunBeyondWant {
+        /// The author.
+        author: AuthorId,
+        /// The last seq wanted.
+        through: u64,
+        /// Where the run begins.
+        found: u64,
     },
     /// The space is unknown here or the peer may not read it; the two are not told apart.
     #[error("the space is not served")]
@@ -310,9 +382,20 @@ impl SessionError {
             | Self::OwnerMissing
             | Self::OutcomeContradicted { .. }
             | Self::CompletionMismatch { .. }
-            | Self::LastEventMismatch => CloseCode::ProtocolViolation,
-            Self::PlanExceeded { .. } | Self::BudgetExceeded => CloseCode::PlanExceeded,
+            | Self::LastEventMismatch
+            | Self::WrongReceipt
+            | Self::LocatorOutOfRange { .. }
+            | Self::LocatorOfAnotherLog { .. }
+            | Self::TooManyForkRounds { .. }
+            | Self::UnfoundedForkAnswer { .. }
+            | Self::ForkProofMissing { .. } => CloseCode::ProtocolViolation,
+            Self::PlanExceeded { .. } | Self::BudgetExceeded | Self::RunBeyondWant { .. } => {
+                CloseCode::PlanExceeded
+            }
             Self::InvalidRun(_)
+            | Self::ForeignBranch { .. }
+            | Self::BranchStart { .. }
+            | Self::InvalidForkProof(_)
             | Self::RunOutsideSegment { .. }
             | Self::RunOfForkedAuthor { .. }
             | Self::NotContiguous { .. }

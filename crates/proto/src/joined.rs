@@ -29,6 +29,15 @@ impl JoinedDigest {
         self.root.push(entry);
     }
 
+    /// Adds an entry, the owner's or the next author's.
+    pub(crate) fn add(&mut self, entry: ClockEntry, is_owner: bool) {
+        if is_owner {
+            self.set_owner(entry);
+        } else {
+            self.push(&entry);
+        }
+    }
+
     /// The root over all entries.
     pub(crate) fn finish(mut self) -> HeadsDigest {
         if let Some(owner) = self.owner.take() {

@@ -1,5 +1,6 @@
-//! The Headwater sync session: one pull of one space, as two state machines. A third one decides
-//! when to pull, and from whom, by what is heard on a space's gossip topic: [`announcer`].
+//! The Headwater sync session: one pull of one space, as two state machines. Two more put right
+//! what a pull left out because an author forked: [`fork`]. A last one decides when to pull, and
+//! from whom, by what is heard on a space's gossip topic: [`announcer`].
 //!
 //! ```text
 //!              messages, store answers, now                 messages, store answers, now
@@ -57,6 +58,7 @@
 pub mod announcer;
 mod deadline;
 mod error;
+pub mod fork;
 pub mod history;
 mod joined;
 mod limits;

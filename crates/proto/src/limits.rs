@@ -15,8 +15,9 @@ use headwater_wire::limits::{MAX_CHUNK_HEADS, MAX_PAYLOAD_BYTES, TARGET_BATCH_BY
 pub const HEADS_WINDOW_CHUNKS: usize = 16;
 
 /// Most forked authors a session lists by name. More are counted, not listed: a hostile clock may
-/// contradict every log, and its list must not grow with it.
-pub const MAX_LISTED_FORKS: usize = 1024;
+/// contradict every log, and its list must not grow with it. 64: what is listed can be repaired
+/// after the sync, and the next sync lists the next.
+pub const MAX_LISTED_FORKS: usize = 64;
 
 /// Most bytes of runs in one batch: what surely fits a frame, with all else the frame holds.
 pub const MAX_BATCH_BYTES: usize = MAX_PAYLOAD_BYTES;

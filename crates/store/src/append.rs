@@ -1,27 +1,27 @@
 //! Admits runs to their logs, within one transaction.
 //!
 //! ```text
-//! VerifiedRun ──▶ admit(head) ──▶ cut off the overlap ──▶ side + bytes into the tables
-//!                    │                                    head moves on, in memory
-//!                    ▼ refused                            ▼ after the last run
-//!                 outcome                     heads tree, heads, totals, generation
+//! VerifiedRun ──▶ judge ──▶ Store: cut off the overlap ──▶ side + bytes into the tables
+//!                   │ ▲                                    head moves on, in memory
+//!                   │ └── Fork: keep the proof, cut the log, judge again
+//!                   ▼ Refuse
+//!                outcome
 //! ```
 //!
 //! Invariant: whatever the order of runs in a call, a log never has a gap, and the tables are as
 //! they would be if each run had come in a call of its own.
-
-use std::collections::{BTreeMap, btree_map::Entry};
+//!
+//! Invariant: where the chain stored reaches the event below a fork, that event is the one the
+//! proof goes on from. Two that differ there prove a lower fork, and that one is kept.
 
 use headwater_proto::history::Appended;
-use headwater_wire::{
-    Admission, AppendError, AuthorHead, AuthorId, SpaceId, VerifiedRun, admit, tree,
-};
+use headwater_wire::{Admission, AppendError, AuthorHead, VerifiedForkProof, VerifiedRun, admit};
 
 use crate::{
-    Commit, StoreError,
-    heads_tree::{self, LeafChange, Subtree},
-    merge, read,
-    records::{HeadRow, LogKey, Side, SpaceRow},
+    Damage, StoreError,
+    changes::{Changes, Written},
+    forks, merge, read,
+    records::{HeadRow, LogKey, Side, SpaceKey},
     tables::{Tables, TablesMut},
 };
 
@@ -31,177 +31,184 @@ use crate::{
 pub(crate) fn append(
     tables: &mut impl TablesMut,
     runs: &[VerifiedRun],
-) -> Result<Commit, StoreError> {
-    let mut spaces = BTreeMap::new();
+) -> Result<Written, StoreError> {
+    let mut changes = Changes::default();
     let mut outcomes = Vec::with_capacity(runs.len());
     for run in runs {
-        outcomes.push(append_run(tables, &mut spaces, run)?);
+        outcomes.push(append_run(tables, &mut changes, run)?);
     }
-    let mut generations = Vec::new();
-    for (id, open) in spaces {
-        if let Some(generation) = open.close(tables, &id)? {
-            generations.push((id, generation));
-        }
-    }
-    Ok(Commit {
-        outcomes,
-        generations,
-    })
-}
-
-/// A space some run of the call speaks of.
-struct OpenSpace {
-    row: SpaceRow,
-    logs: BTreeMap<AuthorId, OpenLog>,
-}
-
-/// A log some run of the call speaks of.
-struct OpenLog {
-    before: Option<HeadRow>,
-    now: Option<HeadRow>,
+    changes.close(tables, outcomes)
 }
 
 fn append_run(
     tables: &mut impl TablesMut,
-    spaces: &mut BTreeMap<SpaceId, OpenSpace>,
+    changes: &mut Changes,
     run: &VerifiedRun,
 ) -> Result<Result<Appended, AppendError>, StoreError> {
-    let id = run.space();
     let author = run.author();
-    let space = match spaces.entry(id) {
-        Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(place) => {
-            let row = match tables.space(&id)? {
-                Some(row) => row,
-                None if run.is_genesis() => SpaceRow::new(tables.new_space_no()?, author),
-                None => return Ok(Err(AppendError::NoGenesis { space: id })),
-            };
-            let logs = BTreeMap::new();
-            place.insert(OpenSpace { row, logs })
+    let founder = run.is_genesis().then_some(author);
+    let Some(space) = changes.space(tables, run.space(), founder)? else {
+        return Ok(Err(AppendError::NoGenesis { space: run.space() }));
+    };
+    let key = space.key;
+    let log = space.log(tables, &author)?;
+    let mut found = None;
+    loop {
+        match judge(tables, &key, log.now.as_ref(), run)? {
+            Verdict::Store(kept) => {
+                let row = log.row_or_new(tables)?;
+                let now = put(tables, &row, &kept)?;
+                log.now = Some(now);
+                return Ok(Ok(Appended {
+                    author,
+                    events: now.head.seq.saturating_sub(row.head.seq),
+                    payload_bytes: now.payload_bytes.saturating_sub(row.payload_bytes),
+                    head: now.head,
+                }));
+            }
+            Verdict::Refuse(refused) => {
+                let forked = found.map(|seq| AppendError::Forked { author, seq });
+                return Ok(Err(forked.unwrap_or(refused)));
+            }
+            Verdict::Fork(proof) => {
+                let row = log.row_or_new(tables)?;
+                // Each is lower than the one before, so this comes to an end.
+                if row.fork.is_some_and(|held| held <= proof.seq()) {
+                    let space = key.id;
+                    return Err(Damage::Proof { space, author }.into());
+                }
+                found = Some(proof.seq());
+                log.now = Some(forks::keep(tables, &key, row, &proof)?);
+            }
         }
-    };
-    let log = match space.logs.entry(author) {
-        Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(place) => {
-            let before = tables.head(&space.row.key(id), &author)?;
-            let now = before;
-            place.insert(OpenLog { before, now })
-        }
-    };
-    let kept = match admitted(tables, &id, log.now.as_ref(), run)? {
-        Ok(kept) => kept,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    let row = match log.now {
-        Some(row) => row,
-        None => HeadRow {
-            log: tables.new_log_no()?,
-            head: kept.head(),
-            forked: false,
-            payload_bytes: 0,
-        },
-    };
-    log.now = Some(put(tables, &row, &kept)?);
-    Ok(Ok(Appended {
-        author,
-        events: kept.run().event_count() as u64,
-        payload_bytes: kept.run().payload_bytes(),
-        head: kept.head(),
-    }))
+    }
 }
 
-/// What of a run is to be stored above this head, or why nothing is.
-fn admitted(
+/// What to do with a run.
+enum Verdict {
+    /// Store it, or what is left of it.
+    Store(VerifiedRun),
+    /// Nothing of it can be shown.
+    Refuse(AppendError),
+    /// Cut the log below the fork it proves, and judge it again.
+    Fork(VerifiedForkProof),
+}
+
+fn judge(
     tables: &impl Tables,
-    space: &SpaceId,
+    space: &SpaceKey,
     row: Option<&HeadRow>,
     run: &VerifiedRun,
-) -> Result<Result<VerifiedRun, AppendError>, StoreError> {
-    let head: Option<AuthorHead> = row.map(|row| row.head);
+) -> Result<Verdict, StoreError> {
+    let Some(row) = row else {
+        return Ok(match admit(None, run, |_| None) {
+            Ok(_) => Verdict::Store(run.clone()),
+            Err(refused) => Verdict::Refuse(refused),
+        });
+    };
+    let author = run.author();
+    let limit = row.limit();
+    if run.first_seq() > limit {
+        return Ok(Verdict::Refuse(beyond(row, run)));
+    }
+    let log = row.log_key(space.id, author);
+    let common = common_end(tables, &log, row)?;
     let mut trouble = None;
     let id_at = |seq| {
-        let key = row?.log_key(*space, run.author());
-        read::id_at(tables, &key, seq)
+        read::id_at(tables, &log, seq)
             .map_err(|error| trouble = Some(error))
             .ok()
     };
-    let admission = admit(head, run, id_at);
+    let admission = admit(common, run, id_at);
     if let Some(error) = trouble {
         return Err(error);
     }
-    Ok(match admission {
-        Ok(Admission::Whole) => Ok(run.clone()),
-        Ok(Admission::Above(seq)) => run.above(seq).ok_or(AppendError::Stale {
-            author: run.author(),
-            head: seq,
+    let reached = common.map_or(0, |common| common.seq);
+    match admission {
+        Err(AppendError::Forked { .. }) => {
+            forks::contradiction(tables, &log, run, reached).map(Verdict::Fork)
+        }
+        Err(AppendError::Stale { .. }) if run.last_seq() <= row.head.seq => {
+            let head = row.head.seq;
+            Ok(Verdict::Refuse(AppendError::Stale { author, head }))
+        }
+        Err(AppendError::Stale { .. }) => Ok(Verdict::Refuse(beyond(row, run))),
+        Ok(_) if reached >= limit => Ok(Verdict::Refuse(beyond(row, run))),
+        admission => {
+            if let Some(proof) = forks::below_proof(tables, space, row, run)? {
+                return Ok(Verdict::Fork(proof));
+            }
+            Ok(match admission {
+                Ok(Admission::Whole) => Verdict::Store(run.clone()),
+                Ok(Admission::Above(seq)) => match run.above(seq) {
+                    Some(rest) => Verdict::Store(rest),
+                    None => Verdict::Refuse(AppendError::Stale { author, head: seq }),
+                },
+                Err(refused) => Verdict::Refuse(refused),
+            })
+        }
+    }
+}
+
+/// The last stored event that a run can contradict: above the fork two branches are known already.
+fn common_end(
+    tables: &impl Tables,
+    log: &LogKey,
+    row: &HeadRow,
+) -> Result<Option<AuthorHead>, StoreError> {
+    let seq = row.end.seq.min(row.below_fork());
+    Ok(match seq {
+        0 => None,
+        seq if seq == row.end.seq => Some(row.end),
+        seq if seq == row.head.seq => Some(row.head),
+        seq => Some(AuthorHead {
+            seq,
+            id: read::id_at(tables, log, seq)?,
         }),
-        Err(refused) => Err(refused),
     })
 }
 
-/// Stores a run that follows a head, and returns the head after it.
+/// Why nothing above the limit of a log is shown.
+fn beyond(row: &HeadRow, run: &VerifiedRun) -> AppendError {
+    let author = run.author();
+    match row.fork {
+        Some(seq) if row.below_fork() <= row.limit() => AppendError::Forked { author, seq },
+        _ => AppendError::NotAccepted {
+            author,
+            through: row.through.filter(|seq| *seq > 0),
+        },
+    }
+}
+
+/// Stores a run that goes on from the end of a log, and returns the row after it.
 fn put(
     tables: &mut impl TablesMut,
     row: &HeadRow,
     run: &VerifiedRun,
 ) -> Result<HeadRow, StoreError> {
-    let key = LogKey {
-        space: run.space(),
-        author: run.author(),
-        no: row.log,
-    };
+    let key = row.log_key(run.space(), run.author());
     let tier = merge::first_tier(run);
-    let side = Side::of(run.run(), run.ids(), row.payload_bytes, tier);
+    let side = Side::of(run.run(), run.ids(), row.end_payload_bytes, tier);
     tables.put_run(&key, &side, run.run().as_bytes())?;
     merge::tail(tables, &key, &side)?;
-    Ok(HeadRow {
-        head: run.head(),
-        payload_bytes: row.payload_bytes.saturating_add(side.payload_bytes),
+    let grown = HeadRow {
+        end: run.head(),
+        end_payload_bytes: row.end_payload_bytes.saturating_add(side.payload_bytes),
         ..*row
+    };
+    let limit = row.limit();
+    Ok(match run.id_at(limit) {
+        Some(id) => HeadRow {
+            head: AuthorHead { seq: limit, id },
+            payload_bytes: row
+                .end_payload_bytes
+                .saturating_add(run.run().payload_bytes_through(limit)),
+            ..grown
+        },
+        None => HeadRow {
+            head: grown.end,
+            payload_bytes: grown.end_payload_bytes,
+            ..grown
+        },
     })
-}
-
-impl OpenSpace {
-    /// Writes what changed in a space, and returns its new generation if anything did.
-    fn close(
-        mut self,
-        tables: &mut impl TablesMut,
-        id: &SpaceId,
-    ) -> Result<Option<u64>, StoreError> {
-        let key = self.row.key(*id);
-        self.logs.retain(|_, log| log.now != log.before);
-        if self.logs.is_empty() {
-            return Ok(None);
-        }
-        let mut changes = Vec::with_capacity(self.logs.len());
-        for (author, log) in &self.logs {
-            let Some(now) = log.now else { continue };
-            changes.push(LeafChange {
-                author: *author,
-                digest: tree::leaf(&now.entry(*author)),
-                is_new: log.before.is_none(),
-            });
-        }
-        let root = Subtree::root(self.row.authors, self.row.digest);
-        self.row.digest = heads_tree::update(tables, &key, root, &changes)?;
-        for (author, log) in &self.logs {
-            let Some(now) = log.now else { continue };
-            tables.put_head(&key, author, &now)?;
-            let (events, payload_bytes) = if let Some(before) = &log.before {
-                (before.head.seq, before.payload_bytes)
-            } else {
-                self.row.authors += 1;
-                (0, 0)
-            };
-            let row = &mut self.row;
-            row.events = row
-                .events
-                .saturating_add(now.head.seq.saturating_sub(events));
-            let grown = now.payload_bytes.saturating_sub(payload_bytes);
-            row.payload_bytes = row.payload_bytes.saturating_add(grown);
-        }
-        self.row.generation += 1;
-        tables.put_space(id, &self.row)?;
-        Ok(Some(self.row.generation))
-    }
 }

@@ -112,6 +112,15 @@ pub enum Damage {
         /// The author.
         author: AuthorId,
     },
+    /// The proof of a fork is missing, is not what was written, or does not prove the fork the
+    /// log is cut for.
+    #[error("fork proof of {author} in {space}")]
+    Proof {
+        /// The space.
+        space: SpaceId,
+        /// The author.
+        author: AuthorId,
+    },
     /// The record of a space is not what was written, or its totals are not those of its logs.
     #[error("record of {space}")]
     Space {
@@ -139,7 +148,8 @@ impl Damage {
         match self {
             Damage::Run { author, .. }
             | Damage::Missing { author, .. }
-            | Damage::Head { author, .. } => Some(*author),
+            | Damage::Head { author, .. }
+            | Damage::Proof { author, .. } => Some(*author),
             Damage::Space { .. } | Damage::Tree { .. } | Damage::File { .. } => None,
         }
     }

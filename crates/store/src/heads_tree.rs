@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Inner nodes are rows; leaves are not stored, because a leaf is the hash of a head. A node
-//! keeps the digests of its children and says which of them are inner nodes.
+//! keeps the digests of its children and says which of them are inner nodes. A leaf goes when its
+//! author has no entry any more, and the nodes that only parted it from another go with it.
 //!
 //! Invariant: an inner node exists for a prefix exactly if two authors or more share it. Cost is
 //! the changed authors times the depth, and a node that several of them share is hashed once.
@@ -109,7 +110,10 @@ impl Node {
 
     fn set(&mut self, nibble: u8, subtree: Subtree) {
         let (digest, inner) = match subtree {
-            Subtree::Empty => return,
+            Subtree::Empty => {
+                self.children.retain(|child| child.nibble != nibble);
+                return;
+            }
             Subtree::Leaf(digest) => (digest, false),
             Subtree::Inner(digest) => (digest, true),
         };
@@ -124,6 +128,15 @@ impl Node {
         {
             Ok(at) => self.children[at] = child,
             Err(at) => self.children.insert(at, child),
+        }
+    }
+
+    /// What stands where no inner node has to: nothing, or the one leaf.
+    fn collapsed(&self) -> Option<Subtree> {
+        match self.children.as_slice() {
+            [] => Some(Subtree::Empty),
+            [only] if !only.inner => Some(Subtree::Leaf(only.digest)),
+            _ => None,
         }
     }
 }
@@ -157,13 +170,21 @@ impl Subtree {
     }
 }
 
-/// A head that changed.
+/// An entry that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeafChange {
     pub(crate) author: AuthorId,
-    pub(crate) digest: HeadsDigest,
-    /// Whether the author had no head before.
+    /// The leaf now; `None` if the author has no entry any more.
+    pub(crate) digest: Option<HeadsDigest>,
+    /// Whether the author had no entry before.
     pub(crate) is_new: bool,
+}
+
+impl LeafChange {
+    /// What stands at a place where this is the only author.
+    fn subtree(&self) -> Subtree {
+        self.digest.map_or(Subtree::Empty, Subtree::Leaf)
+    }
 }
 
 /// Puts changed leaves, ascending by author, into the tree and returns its new root.
@@ -188,8 +209,8 @@ fn grow(
 ) -> Result<Subtree, StoreError> {
     let mut node = match (before, changes) {
         (before, []) => return Ok(before),
-        (Subtree::Empty, [only]) => return Ok(Subtree::Leaf(only.digest)),
-        (Subtree::Leaf(_), [only]) if !only.is_new => return Ok(Subtree::Leaf(only.digest)),
+        (Subtree::Empty, [only]) => return Ok(only.subtree()),
+        (Subtree::Leaf(_), [only]) if !only.is_new => return Ok(only.subtree()),
         (Subtree::Empty, _) => Node::default(),
         (Subtree::Leaf(digest), _) => {
             let mut changes = changes.to_vec();
@@ -200,11 +221,12 @@ fn grow(
                     at,
                     LeafChange {
                         author,
-                        digest,
+                        digest: Some(digest),
                         is_new: true,
                     },
                 );
             }
+            changes.retain(|change| change.digest.is_some());
             return grow(tables, space, place, Subtree::Empty, &changes);
         }
         (Subtree::Inner(digest), _) => read(tables, space, &place, &digest)?,
@@ -219,6 +241,10 @@ fn grow(
             .ok_or(Damage::Tree { space: space.id })?;
         let grown = grow(tables, space, child, node.subtree(nibble), group)?;
         node.set(nibble, grown);
+    }
+    if let Some(subtree) = node.collapsed() {
+        tables.remove_node(space, &place)?;
+        return Ok(subtree);
     }
     tables.put_node(space, &place, &node)?;
     Ok(Subtree::Inner(node.digest()))
@@ -281,7 +307,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{memory::MemoryTables, records::HeadRow};
+    use crate::{
+        memory::MemoryTables,
+        records::{HeadRow, Shelf},
+    };
 
     /// Keys with few distinct front bytes and sometimes one tail, so that long shared prefixes,
     /// up to all nibbles but the last, are common. Signed logs hardly ever have them.
@@ -308,7 +337,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_kept_tree_is_the_one_over_the_heads_after_any_commits(
-            commits in prop::collection::vec(prop::collection::btree_set(authors(), 1..20), 1..20)
+            commits in prop::collection::vec(
+                prop::collection::btree_map(authors(), prop::bool::weighted(0.3), 1..20),
+                1..20,
+            )
         ) {
             let space = SpaceKey { id: SpaceId::from_bytes([1; 32]), no: 3 };
             let mut tables = MemoryTables::default();
@@ -317,31 +349,54 @@ mod tests {
             for (seq, commit) in (1..).zip(commits) {
                 let changes: Vec<_> = commit
                     .iter()
-                    .map(|author| LeafChange {
+                    .filter(|(author, goes)| !**goes || heads.contains_key(*author))
+                    .map(|(author, goes)| LeafChange {
                         author: *author,
-                        digest: tree::leaf(&entry(*author, seq)),
+                        digest: (!goes).then(|| tree::leaf(&entry(*author, seq))),
                         is_new: !heads.contains_key(author),
                     })
                     .collect();
                 let before = Subtree::root(heads.len() as u64, digest);
                 digest = update(&mut tables, &space, before, &changes).unwrap();
-                for author in commit {
+                for change in changes {
+                    let author = change.author;
+                    if change.digest.is_none() {
+                        heads.remove(&author);
+                        tables.remove_head(Shelf::Shown, &space, &author).unwrap();
+                        continue;
+                    }
                     let entry = entry(author, seq);
                     heads.insert(author, entry);
                     let row = HeadRow {
-                        log: 0,
                         head: entry.head,
-                        forked: false,
-                        payload_bytes: 0,
+                        ..HeadRow::new(0)
                     };
-                    tables.put_head(&space, &author, &row).unwrap();
+                    tables.put_head(Shelf::Shown, &space, &author, &row).unwrap();
                 }
                 let mut root = RootBuilder::new();
                 heads.values().for_each(|entry| root.push(entry));
                 prop_assert_eq!(digest, root.finish());
                 let root = Subtree::root(heads.len() as u64, digest);
                 check(&tables, &space, root).unwrap();
+                prop_assert_eq!(tables.node_count(), inner_nodes(&tables, &space, root));
             }
         }
+    }
+
+    /// How many inner nodes can be reached from the root.
+    fn inner_nodes(tables: &MemoryTables, space: &SpaceKey, root: Subtree) -> usize {
+        let mut open = vec![(Prefix::ROOT, root)];
+        let mut count = 0;
+        while let Some((place, subtree)) = open.pop() {
+            if let Subtree::Inner(digest) = subtree {
+                count += 1;
+                let node = read(tables, space, &place, &digest).unwrap();
+                for child in &node.children {
+                    let below = place.child(child.nibble).unwrap();
+                    open.push((below, node.subtree(child.nibble)));
+                }
+            }
+        }
+        count
     }
 }

@@ -17,8 +17,10 @@
 //! clocks, and the network. It starts no thread; every call blocks until it is done.
 
 mod append;
+mod changes;
 mod disk;
 mod error;
+mod forks;
 mod heads_tree;
 mod log_store;
 mod memory;
@@ -31,7 +33,9 @@ mod verify;
 pub use self::{
     disk::{DiskStore, DiskStoreOptions},
     error::{Damage, StoreError},
-    log_store::{Commit, LogStore, StoreId, VerifyProgress, VerifyReport},
+    log_store::{
+        Commit, ForkFound, ForkRecord, ForkSummary, LogStore, StoreId, VerifyProgress, VerifyReport,
+    },
     memory::MemoryStore,
 };
 

@@ -4,17 +4,31 @@
 //!   VerifiedRun… ──▶ append ──▶ Commit            one call, one transaction
 //!   SpaceId      ──▶ summary / heads / check_tails ──▶ what a plan is made of
 //!   TailWant…    ──▶ read_runs ──▶ StoredRun…      the bytes as they were received
+//!   ForkProof    ──▶ cut ──▶ fork / chain / branch  what is known of a log that forks
 //! ```
+//!
+//! A log is stored as one chain from its first event, and shown up to its *visible head*: the
+//! last event stored, or the event below the lowest fork proven, or the last one accepted of its
+//! author, whichever is lowest. What lies above is kept and not shown; above a fork it is
+//! *evidence*. Everything here but [`fork`](LogStore::fork), [`forks`](LogStore::forks),
+//! [`chain`](LogStore::chain), [`stored_end`](LogStore::stored_end) and
+//! [`branch`](LogStore::branch) speaks of what is visible.
 //!
 //! Invariant: the head of a log, its runs, the totals of the space and the root of the heads
 //! tree change in the same commit, so no reader ever sees one without the others.
+//!
+//! Invariant: a log that forks and of which nothing is visible has an entry all the same, with
+//! [`AuthorHead::NONE`]. One that does not fork has no entry while nothing of it is visible.
 
 use std::fmt;
 
 use headwater_proto::history::{
     Appended, HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
-use headwater_wire::{AppendError, AuthorHead, AuthorId, Event, SpaceId, VerifiedRun};
+use headwater_wire::{
+    AppendError, AuthorHead, AuthorId, Event, ForkProof, Run, SpaceId, VerifiedForkProof,
+    VerifiedRun,
+};
 
 use crate::{Damage, StoreError};
 
@@ -34,6 +48,14 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// Each run is admitted or refused on its own: `outcomes` has one entry for each run, in the
     /// same order. Runs of one log build on each other within the call. An overlap that equals
     /// what is stored is cut off. A space comes into being with its genesis.
+    ///
+    /// A run that contradicts its log proves a fork: the proof is kept, the log is cut below the
+    /// fork, [`Commit::forks`] names it, and the run's outcome is [`AppendError::Forked`], unless
+    /// something of it is still to be shown below the cut. A run for a log that is cut is admitted
+    /// as far as it brings something below the cut, and whole then.
+    ///
+    /// A run that lies wholly above what is [accepted](Self::restrict) of its author is refused
+    /// with [`AppendError::NotAccepted`]; one that spans the bound is stored whole.
     ///
     /// On return the commit is durable, as far as the store is: on disk for the disk store, in
     /// this process for the memory store.
@@ -121,9 +143,9 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// checked against their hash before they are returned.
     ///
     /// Runs come as they were received, with two exceptions. The first run of a range is cut to
-    /// begin above `above`. And a range may end in the middle of a stored run, because small
-    /// runs were merged since `through` was a head: no signature stands there, so the whole run
-    /// is returned and its `last_seq` is above `through`.
+    /// begin above `above`. And a range may end in the middle of a stored run, because small runs
+    /// were merged since `through` was a head, or because the visible head lies there: no signature
+    /// stands there, so the whole run is returned and its `last_seq` is above `through`.
     ///
     /// # Errors
     ///
@@ -164,6 +186,117 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
         space: &SpaceId,
         progress: &mut dyn FnMut(VerifyProgress),
     ) -> Result<VerifyReport, StoreError>;
+
+    /// Keeps a fork proof and cuts the log below the fork, unless a fork as low or lower is proven
+    /// already.
+    ///
+    /// If the event stored below the fork is not the one the proof goes on from, the two of them
+    /// prove a lower fork, and that one is kept instead. [`Commit::forks`] names the fork if it is
+    /// news here; the space has a new generation if its heads changed. Nothing need be held of the
+    /// author. Nothing is kept for a space that is not held.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed on any error. [`StoreError::Damaged`] names the log that could not be
+    /// cut.
+    fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError>;
+
+    /// Returns the lowest fork known of a log, with its proof; `None` if none is known.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError>;
+
+    /// Returns up to `limit` forks whose author is above `after`, ascending by author. Fewer than
+    /// `limit` are the last; `limit` is at least 1.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn forks(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError>;
+
+    /// Returns the stored events at these seqs, what is not visible included; one entry for each
+    /// seq, `None` where nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn chain(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seqs: &[u64],
+    ) -> Result<Vec<Option<AuthorHead>>, StoreError>;
+
+    /// Returns the last event stored of a log, visible or not.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn stored_end(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+    ) -> Result<Option<AuthorHead>, StoreError>;
+
+    /// Returns the stored run that holds the event at `seq`, visible or not, cut to begin there,
+    /// and with every payload left out: it is there to prove, not to be read. `None` if the event
+    /// is not stored.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn branch(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Run>, StoreError>;
+
+    /// Sets the last seq that is accepted of an author, 0 for nothing at all; `None` lifts it.
+    ///
+    /// What is stored above stays and is not shown; lifting the bound shows it again. A log nothing
+    /// is accepted of has no entry among the heads, not even if it forks. The space has a new
+    /// generation if its heads changed. Nothing need be held of the author. Nothing is kept for a
+    /// space that is not held.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed on any error. [`StoreError::Damaged`] names the log whose head could not
+    /// be set.
+    fn restrict(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        through: Option<u64>,
+    ) -> Result<Commit, StoreError>;
+
+    /// Returns the last seq that is accepted of an author; `None` if there is no such bound.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError>;
+
+    /// Returns up to `limit` authors above `after` for whom there is such a bound, ascending,
+    /// whether their logs have an entry among the heads or not. Fewer than `limit` are the last;
+    /// `limit` is at least 1.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn restricted(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError>;
 
     /// Tells the store that no append is expected soon, so that it may tidy up.
     ///
@@ -211,14 +344,43 @@ impl fmt::Debug for StoreId {
     }
 }
 
-/// What one [`append`](LogStore::append) did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What one [`append`](LogStore::append), [`cut`](LogStore::cut) or
+/// [`restrict`](LogStore::restrict) did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a run may have been refused"]
 pub struct Commit {
     /// One outcome for each run, in the order of the call.
     pub outcomes: Vec<Result<Appended, AppendError>>,
-    /// The new generation of each space that changed, ascending by space.
+    /// The new generation of each space whose heads changed, ascending by space.
     pub generations: Vec<(SpaceId, u64)>,
+    /// The forks that were not known before, or not as low, ascending; each log once.
+    pub forks: Vec<ForkFound>,
+}
+
+/// A fork this store did not know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForkFound {
+    /// The space.
+    pub space: SpaceId,
+    /// Whose log forks.
+    pub author: AuthorId,
+    /// Where: the log is cut below it.
+    pub seq: u64,
+}
+
+/// What is known of a log that forks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkRecord {
+    /// Whose log.
+    pub author: AuthorId,
+    /// The lowest seq at which the author is known to have signed two events.
+    pub seq: u64,
+    /// The proof of it.
+    pub proof: ForkProof,
+    /// The visible head, below the fork; `None` if nothing is visible.
+    pub head: Option<AuthorHead>,
+    /// How many events are stored at the fork and above it.
+    pub evidence_events: u64,
 }
 
 /// How far [`verify`](LogStore::verify) has come.
@@ -241,21 +403,40 @@ pub struct VerifyReport {
     pub authors: u64,
     /// Runs that are sound, one signature each.
     pub runs: u64,
-    /// Events in those runs.
+    /// Visible events in those runs.
     pub events: u64,
     /// Events among them whose payload is not held.
     pub stubs: u64,
-    /// Bytes of payload in those runs.
+    /// Bytes of payload in the visible events.
     pub payload_bytes: u64,
     /// Bytes of those runs as they are stored and sent.
     pub run_bytes: u64,
+    /// The forks known, ascending by author, at most [`VerifyReport::MAX_FORKS`] of them. A fork is
+    /// the author's fault, none of the store's.
+    pub forks: Vec<ForkSummary>,
+    /// How many forks are known, counting those `forks` had no room for.
+    pub fork_count: u64,
     /// Everything that is wrong, at most [`VerifyReport::MAX_FAULTS`] of it.
     pub faults: Vec<Damage>,
     /// How much is wrong, counting what `faults` had no room for.
     pub fault_count: u64,
 }
 
+/// A fork in a [`VerifyReport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkSummary {
+    /// Whose log.
+    pub author: AuthorId,
+    /// The lowest seq at which the author is known to have signed two events.
+    pub seq: u64,
+    /// How many events are stored at the fork and above it.
+    pub evidence_events: u64,
+}
+
 impl VerifyReport {
+    /// The most forks a report lists.
+    pub const MAX_FORKS: usize = 1_000;
+
     /// The most faults a report lists.
     pub const MAX_FAULTS: usize = 1_000;
 
@@ -263,6 +444,13 @@ impl VerifyReport {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.fault_count == 0
+    }
+
+    pub(crate) fn fork(&mut self, fork: ForkSummary) {
+        self.fork_count += 1;
+        if self.forks.len() < Self::MAX_FORKS {
+            self.forks.push(fork);
+        }
     }
 
     pub(crate) fn note(&mut self, fault: Damage) {

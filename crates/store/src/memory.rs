@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    ops::Bound::{Excluded, Included, Unbounded},
+    ops::Bound::{Excluded, Included},
     sync::{RwLock, RwLockReadGuard, TryLockError},
 };
 
@@ -11,13 +11,18 @@ use bytes::Bytes;
 use headwater_proto::history::{
     HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
-use headwater_wire::{AuthorHead, AuthorId, Event, SpaceId, VerifiedRun};
+use headwater_wire::{
+    AuthorHead, AuthorId, Event, ForkProof, Run, SpaceId, VerifiedForkProof, VerifiedRun,
+};
 
 use crate::{
-    Commit, Damage, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport, append,
+    Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport,
+    append,
+    changes::Written,
+    forks,
     heads_tree::{Node, Prefix},
     read,
-    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+    records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
     tables::{Tables, TablesMut},
     verify,
 };
@@ -51,6 +56,15 @@ impl MemoryStore {
     fn tables(&self) -> Result<RwLockReadGuard<'_, MemoryTables>, StoreError> {
         self.tables.read().map_err(|_| torn())
     }
+
+    /// Changes the tables, or leaves them as they were.
+    fn write(
+        &self,
+        work: impl FnOnce(&mut MemoryTables) -> Result<Written, StoreError>,
+    ) -> Result<Commit, StoreError> {
+        let mut tables = self.tables.write().map_err(|_| torn())?;
+        tables.write(work)
+    }
 }
 
 fn torn() -> StoreError {
@@ -79,13 +93,12 @@ impl LogStore for MemoryStore {
     }
 
     fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        let mut tables = self.tables.write().map_err(|_| torn())?;
-        tables.append(runs)
+        self.write(|tables| append::append(tables, runs))
     }
 
     fn append_at_once(&self, runs: &[VerifiedRun]) -> Option<Result<Commit, StoreError>> {
         match self.tables.try_write() {
-            Ok(mut tables) => Some(tables.append(runs)),
+            Ok(mut tables) => Some(tables.write(|tables| append::append(tables, runs))),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => Some(Err(torn())),
         }
@@ -138,6 +151,71 @@ impl LogStore for MemoryStore {
         read::event(&*self.tables()?, space, author, seq)
     }
 
+    fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
+        self.write(|tables| forks::cut(tables, proof))
+    }
+
+    fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
+        forks::fork(&*self.tables()?, space, author)
+    }
+
+    fn forks(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError> {
+        forks::forks(&*self.tables()?, space, after, limit)
+    }
+
+    fn chain(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seqs: &[u64],
+    ) -> Result<Vec<Option<AuthorHead>>, StoreError> {
+        forks::chain(&*self.tables()?, space, author, seqs)
+    }
+
+    fn stored_end(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+    ) -> Result<Option<AuthorHead>, StoreError> {
+        forks::stored_end(&*self.tables()?, space, author)
+    }
+
+    fn branch(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Run>, StoreError> {
+        forks::branch(&*self.tables()?, space, author, seq)
+    }
+
+    fn restrict(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        through: Option<u64>,
+    ) -> Result<Commit, StoreError> {
+        self.write(|tables| forks::restrict(tables, space, author, through))
+    }
+
+    fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
+        forks::restriction(&*self.tables()?, space, author)
+    }
+
+    fn restricted(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        forks::restricted(&*self.tables()?, space, after, limit)
+    }
+
     fn verify(
         &self,
         space: &SpaceId,
@@ -147,16 +225,24 @@ impl LogStore for MemoryStore {
     }
 }
 
+/// A log, by the number of its space and its author.
+type HeadKey = (u32, AuthorId);
+
+/// The two halves of a fork proof.
+type Halves = [Bytes; 2];
+
 /// The tables as ordered maps. Runs carry no hash of their own: memory is trusted.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryTables {
     spaces: BTreeMap<SpaceId, SpaceRow>,
-    heads: BTreeMap<(u32, AuthorId), HeadRow>,
+    heads: BTreeMap<HeadKey, HeadRow>,
+    hidden: BTreeMap<HeadKey, HeadRow>,
+    proofs: BTreeMap<HeadKey, Halves>,
     runs: BTreeMap<(u32, u64), (Side, Bytes)>,
     nodes: BTreeMap<(u32, Prefix), Node>,
     next_space: u32,
     next_log: u32,
-    /// What the append that runs now has replaced, oldest first.
+    /// What the call that runs now has replaced, oldest first.
     undo: Vec<Replaced>,
 }
 
@@ -164,34 +250,73 @@ pub(crate) struct MemoryTables {
 #[derive(Debug)]
 enum Replaced {
     Space(SpaceId, Option<SpaceRow>),
-    Head((u32, AuthorId), Option<HeadRow>),
+    Head(Shelf, HeadKey, Option<HeadRow>),
+    Proof(HeadKey, Option<Halves>),
     Run((u32, u64), Option<(Side, Bytes)>),
     Node((u32, Prefix), Option<Node>),
 }
 
 impl MemoryTables {
     /// All of it, or nothing.
-    fn append(&mut self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        let appended = append::append(self, runs);
-        match appended {
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<Written, StoreError>,
+    ) -> Result<Commit, StoreError> {
+        let written = work(self);
+        match written {
             Ok(_) => self.undo.clear(),
             Err(_) => self.take_back(),
         }
-        appended
+        written.map(|written| written.commit)
     }
 
-    /// Puts back every row an append has written, the last one first. Numbers it has taken stay
+    fn shelf(&self, shelf: Shelf) -> &BTreeMap<HeadKey, HeadRow> {
+        match shelf {
+            Shelf::Shown => &self.heads,
+            Shelf::Hidden => &self.hidden,
+        }
+    }
+
+    fn shelf_mut(&mut self, shelf: Shelf) -> &mut BTreeMap<HeadKey, HeadRow> {
+        match shelf {
+            Shelf::Shown => &mut self.heads,
+            Shelf::Hidden => &mut self.hidden,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Puts back every row a call has written, the last one first. Numbers it has taken stay
     /// taken: they only have to differ.
     fn take_back(&mut self) {
         while let Some(replaced) = self.undo.pop() {
             match replaced {
                 Replaced::Space(key, row) => put_back(&mut self.spaces, key, row),
-                Replaced::Head(key, row) => put_back(&mut self.heads, key, row),
+                Replaced::Head(shelf, key, row) => put_back(self.shelf_mut(shelf), key, row),
+                Replaced::Proof(key, row) => put_back(&mut self.proofs, key, row),
                 Replaced::Run(key, row) => put_back(&mut self.runs, key, row),
                 Replaced::Node(key, row) => put_back(&mut self.nodes, key, row),
             }
         }
     }
+}
+
+/// The rows of one space above an author.
+fn above<'a, V>(
+    table: &'a BTreeMap<HeadKey, V>,
+    space: &SpaceKey,
+    after: Option<&AuthorId>,
+) -> impl Iterator<Item = (AuthorId, &'a V)> + use<'a, V> {
+    let from = match after {
+        Some(author) => Excluded((space.no, *author)),
+        None => Included((space.no, AuthorId::from_bytes([0; 32]))),
+    };
+    let highest = (space.no, AuthorId::from_bytes([0xff; 32]));
+    let rows = table.range((from, Included(highest)));
+    rows.map(|((_, author), row)| (*author, row))
 }
 
 fn put_back<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, row: Option<V>) {
@@ -210,26 +335,25 @@ impl Tables for MemoryTables {
         Ok(self.spaces.get(space).copied())
     }
 
-    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError> {
-        Ok(self.heads.get(&(space.no, *author)).copied())
+    fn head(
+        &self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<Option<HeadRow>, StoreError> {
+        Ok(self.shelf(shelf).get(&(space.no, *author)).copied())
     }
 
     fn heads_after(
         &self,
+        shelf: Shelf,
         space: &SpaceKey,
         after: Option<&AuthorId>,
         limit: usize,
     ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError> {
-        let from = match after {
-            Some(author) => Excluded((space.no, *author)),
-            None => Included((space.no, AuthorId::from_bytes([0; 32]))),
-        };
-        Ok(self
-            .heads
-            .range((from, Unbounded))
-            .take_while(|((no, _), _)| *no == space.no)
+        Ok(above(self.shelf(shelf), space, after)
             .take(limit)
-            .map(|((_, author), row)| (*author, Some(*row)))
+            .map(|(author, row)| (author, Some(*row)))
             .collect())
     }
 
@@ -262,6 +386,30 @@ impl Tables for MemoryTables {
         }
     }
 
+    fn proof(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<ForkProof>, StoreError> {
+        let Some([first, second]) = self.proofs.get(&(space.no, *author)) else {
+            return Ok(None);
+        };
+        match (Run::decode(first.clone()), Run::decode(second.clone())) {
+            (Ok(first), Ok(second)) => Ok(Some(ForkProof::new(first, second))),
+            _ => Err(Damage::Proof {
+                space: space.id,
+                author: *author,
+            }
+            .into()),
+        }
+    }
+
+    fn proven_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        let proven = above(&self.proofs, space, after).take(limit);
+        Ok(proven.map(|(author, _)| author).collect())
+    }
+
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
         Ok(self.nodes.get(&(space.no, *prefix)).cloned())
     }
@@ -284,13 +432,40 @@ impl TablesMut for MemoryTables {
 
     fn put_head(
         &mut self,
+        shelf: Shelf,
         space: &SpaceKey,
         author: &AuthorId,
         row: &HeadRow,
     ) -> Result<(), StoreError> {
         let key = (space.no, *author);
-        let before = self.heads.insert(key, *row);
-        self.undo.push(Replaced::Head(key, before));
+        let before = self.shelf_mut(shelf).insert(key, *row);
+        self.undo.push(Replaced::Head(shelf, key, before));
+        Ok(())
+    }
+
+    fn remove_head(
+        &mut self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<(), StoreError> {
+        let key = (space.no, *author);
+        let before = self.shelf_mut(shelf).remove(&key);
+        self.undo.push(Replaced::Head(shelf, key, before));
+        Ok(())
+    }
+
+    fn put_proof(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        halves: [&Bytes; 2],
+    ) -> Result<(), StoreError> {
+        let key = (space.no, *author);
+        // In memory of their own: they may share a long frame.
+        let halves = halves.map(|half| Bytes::copy_from_slice(half));
+        let before = self.proofs.insert(key, halves);
+        self.undo.push(Replaced::Proof(key, before));
         Ok(())
     }
 
@@ -319,6 +494,13 @@ impl TablesMut for MemoryTables {
         self.undo.push(Replaced::Node(key, before));
         Ok(())
     }
+
+    fn remove_node(&mut self, space: &SpaceKey, prefix: &Prefix) -> Result<(), StoreError> {
+        let key = (space.no, *prefix);
+        let before = self.nodes.remove(&key);
+        self.undo.push(Replaced::Node(key, before));
+        Ok(())
+    }
 }
 
 /// Takes the next of the numbers that are given out once.
@@ -331,7 +513,7 @@ fn next(number: &mut u32, what: &'static str) -> Result<u32, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::World;
+    use crate::conformance::{Log, World};
 
     #[test]
     fn an_append_at_once_waits_for_no_reader() {
@@ -362,19 +544,27 @@ mod tests {
         let _ = store.append(&[damaged.run(2)]).unwrap();
         let lost = {
             let mut tables = store.tables.write().unwrap();
-            let key = (tables.next_log - 1, 4);
+            let key = (2, 4);
             tables.runs.remove(&key).map(|row| (key, row)).unwrap()
         };
         let rows = || {
             let tables = store.tables.read().unwrap();
             assert!(tables.undo.is_empty());
             format!(
-                "{:?} {:?} {:?} {:?}",
-                tables.spaces, tables.heads, tables.runs, tables.nodes
+                "{:?} {:?} {:?} {:?} {:?} {:?}",
+                tables.spaces,
+                tables.heads,
+                tables.hidden,
+                tables.proofs,
+                tables.runs,
+                tables.nodes
             )
         };
+        let mut forks = world.author(4);
+        let _ = store.append(&[forks.run(3)]).unwrap();
         let before = rows();
         let mut call = vec![other.genesis.clone()];
+        call.push(forks.fork(forks.head_at(1)));
         // Enough of them that stored runs are merged, and so removed, on the way.
         call.extend((0..30).map(|_| grows.run(1)));
         call.push(world.author(3).run(1));
@@ -392,5 +582,94 @@ mod tests {
         assert_eq!(stored.outcomes.iter().filter(|run| run.is_ok()).count(), 32);
         world.assert_sound(&store);
         other.assert_sound(&store);
+    }
+
+    #[test]
+    fn a_check_sees_rows_that_do_not_fit_each_other() {
+        let world = World::new(1);
+        let store = MemoryStore::new();
+        world.found(&store);
+        let [mut forks, mut bound, mut other] = [1, 2, 3].map(|number| world.author(number));
+        let runs = [forks.run(7), bound.run(7), other.run(7)];
+        let _ = store.append(&runs).unwrap();
+        let _ = store.cut(&forks.proof(forks.head_at(4))).unwrap();
+        let hide = store.restrict(&world.space(), &bound.author(), Some(0));
+        let _ = hide.unwrap();
+        world.assert_sound(&store);
+        let key = |log: &Log| (0, log.author());
+        let (forked, hidden, sound) = (key(&forks), key(&bound), key(&other));
+        let proof = |log: &Log| Damage::Proof {
+            space: world.space(),
+            author: log.author(),
+        };
+        let head = |log: &Log| Damage::Head {
+            space: world.space(),
+            author: log.author(),
+        };
+        let check = |change: &dyn Fn(&mut MemoryTables), expected: Damage| {
+            let saved = {
+                let mut tables = store.tables.write().unwrap();
+                let saved = (
+                    tables.heads.clone(),
+                    tables.hidden.clone(),
+                    tables.proofs.clone(),
+                );
+                change(&mut tables);
+                saved
+            };
+            let report = store.verify(&world.space(), &mut |_| {}).unwrap();
+            assert!(report.faults.contains(&expected), "{:?}", report.faults);
+            let mut tables = store.tables.write().unwrap();
+            (tables.heads, tables.hidden, tables.proofs) = saved;
+        };
+        let row = |tables: &mut MemoryTables, key, change: fn(&mut HeadRow)| {
+            tables.heads.entry(key).and_modify(change);
+            tables.hidden.entry(key).and_modify(change);
+        };
+        // A proof that is gone, one that is another log's, one that is nobody's.
+        check(
+            &|tables| assert!(tables.proofs.remove(&forked).is_some()),
+            proof(&forks),
+        );
+        check(
+            &|tables| {
+                let halves = tables.proofs[&forked].clone();
+                tables.proofs.insert(sound, halves);
+            },
+            proof(&other),
+        );
+        check(
+            &|tables| row(tables, forked, |row| row.fork = Some(4)),
+            proof(&forks),
+        );
+        // A proof of the same seq that goes on from another event than the log has.
+        let elsewhere = forks.branch(forks.head_at(2), "xx").head();
+        let astray = forks.proof(Some(elsewhere));
+        check(
+            &|tables| {
+                let halves = [astray.first(), astray.second()];
+                let halves = halves.map(|half| half.run().as_bytes().clone());
+                tables.proofs.insert(forked, halves);
+            },
+            proof(&forks),
+        );
+        // A head that is not where its bounds put it, and a row on the wrong shelf.
+        let ends = |row: &mut HeadRow| (row.head, row.payload_bytes) = (row.end, 7 * 40);
+        check(&|tables| row(tables, forked, ends), head(&forks));
+        check(&|tables| row(tables, hidden, ends), head(&bound));
+        check(
+            &|tables| row(tables, hidden, |row| row.through = None),
+            head(&bound),
+        );
+        check(
+            &|tables| row(tables, sound, |row| row.payload_bytes -= 1),
+            head(&other),
+        );
+        let space = world.space();
+        check(
+            &|tables| assert!(tables.hidden.remove(&hidden).is_some()),
+            Damage::Space { space },
+        );
+        world.assert_sound(&store);
     }
 }

@@ -7,7 +7,7 @@ use headwater_wire::{AuthorHead, AuthorId, Event, EventId, Run, SpaceId};
 
 use crate::{
     Damage, StoreError,
-    records::{HeadRow, LogKey, Side},
+    records::{HeadRow, LogKey, Shelf, Side},
     tables::Tables,
 };
 
@@ -32,7 +32,7 @@ fn head_row(
     author: &AuthorId,
 ) -> Result<Option<HeadRow>, StoreError> {
     match tables.space(space)? {
-        Some(row) => tables.head(&row.key(*space), author),
+        Some(row) => tables.head(Shelf::Shown, &row.key(*space), author),
         None => Ok(None),
     }
 }
@@ -52,7 +52,9 @@ pub(crate) fn heads(
     };
     // One more than asked for says whether any follows.
     let limit = limit.max(1);
-    let rows = tables.heads_after(&row.key(*space), after.as_ref(), limit.saturating_add(1))?;
+    let key = row.key(*space);
+    let limit_and_one = limit.saturating_add(1);
+    let rows = tables.heads_after(Shelf::Shown, &key, after.as_ref(), limit_and_one)?;
     page.last = rows.len() <= limit;
     for (author, row) in rows.into_iter().take(limit) {
         let row = row.ok_or(Damage::Head {
@@ -75,7 +77,7 @@ pub(crate) fn check_tails(
     };
     let key = row.key(*space);
     for (author, stated) in stated {
-        let Some(row) = tables.head(&key, author)? else {
+        let Some(row) = tables.head(Shelf::Shown, &key, author)? else {
             continue;
         };
         if stated.seq == 0 || stated.seq > row.head.seq {
@@ -131,7 +133,7 @@ pub(crate) fn read_runs(
     };
     let key = row.key(*space);
     for want in wants {
-        let more = match tables.head(&key, &want.author) {
+        let more = match tables.head(Shelf::Shown, &key, &want.author) {
             Ok(Some(row)) => {
                 answer.read_want(tables, &row.log_key(*space, want.author), &row, want)
             }
@@ -168,9 +170,10 @@ impl Answer {
         let mut above = want.above;
         while above < through {
             let side = side_at(tables, log, above + 1)?;
-            // A run that goes out whole is as long as its record says. How long a cut one is shows
-            // only once it is cut: it may be a little longer than the whole.
-            if !self.runs.is_empty() && side.first_seq > above && side.len as usize > self.room {
+            let whole = side.first_seq > above;
+            // A run that goes out whole is as long as its record says. How long another one is
+            // shows only once it is cut: it may be a little longer than the whole.
+            if !self.runs.is_empty() && whole && side.len as usize > self.room {
                 return Ok(false);
             }
             let run = stored_run(tables, log, &side, above)?;
@@ -185,35 +188,40 @@ impl Answer {
     }
 }
 
-/// Reads one run, without its events up to and including `above`.
+/// Reads one run, without its events up to and including `above`. The visible head may lie within
+/// it: what is above comes as well, as no signature stands there, and whoever knows of the same
+/// bound or fork does not show it either.
 fn stored_run(
     tables: &impl Tables,
     log: &LogKey,
     side: &Side,
     above: u64,
 ) -> Result<StoredRun, StoreError> {
-    let bytes = tables.run_bytes(log, side)?;
-    let mut stored = StoredRun {
-        author: log.author,
-        first_seq: side.first_seq,
-        last_seq: side.last_seq,
-        payload_bytes: side.payload_bytes,
-        stubs: u64::from(side.stubs),
-        bytes,
-    };
-    if side.first_seq <= above {
-        let damage = || damaged_run(log, side);
-        let run = Run::decode(stored.bytes).map_err(|_| damage())?;
-        let known = side.kept_id(above).map(|id| AuthorHead { seq: above, id });
-        let known = known.or_else(|| side.known_below(above));
-        let cut = run.above_known(&log.space, above, known);
-        let cut = cut.ok_or_else(damage)?;
-        stored.first_seq = cut.first_seq();
-        stored.payload_bytes = cut.payload_bytes();
-        stored.stubs = cut.stub_count() as u64;
-        stored.bytes = cut.as_bytes().clone();
+    if side.first_seq > above {
+        return Ok(StoredRun {
+            author: log.author,
+            first_seq: side.first_seq,
+            last_seq: side.last_seq,
+            payload_bytes: side.payload_bytes,
+            stubs: u64::from(side.stubs),
+            bytes: tables.run_bytes(log, side)?,
+        });
     }
-    Ok(stored)
+    let run = decoded(tables, log, side)?;
+    Ok(StoredRun::of(&self::above(log, side, run, above)?))
+}
+
+/// A stored run, decoded.
+pub(crate) fn decoded(tables: &impl Tables, log: &LogKey, side: &Side) -> Result<Run, StoreError> {
+    Run::decode(tables.run_bytes(log, side)?).map_err(|_| damaged_run(log, side))
+}
+
+/// What is left of a stored run above one of its events.
+pub(crate) fn above(log: &LogKey, side: &Side, run: Run, seq: u64) -> Result<Run, StoreError> {
+    let known = side.kept_id(seq).map(|id| AuthorHead { seq, id });
+    let known = known.or_else(|| side.known_below(seq));
+    run.above_known(&log.space, seq, known)
+        .ok_or_else(|| damaged_run(log, side))
 }
 
 pub(crate) fn event(
@@ -252,7 +260,12 @@ pub(crate) fn side_at(tables: &impl Tables, log: &LogKey, seq: u64) -> Result<Si
         .ok_or(StoreError::Damaged(missing))
 }
 
-fn id_in(tables: &impl Tables, log: &LogKey, side: &Side, seq: u64) -> Result<EventId, StoreError> {
+pub(crate) fn id_in(
+    tables: &impl Tables,
+    log: &LogKey,
+    side: &Side,
+    seq: u64,
+) -> Result<EventId, StoreError> {
     match side.kept_id(seq) {
         Some(id) => Ok(id),
         None => event_in(tables, log, side, seq).map(|event| event.id),
@@ -266,10 +279,17 @@ fn event_in(
     side: &Side,
     seq: u64,
 ) -> Result<Event, StoreError> {
-    let damage = || damaged_run(log, side);
-    let run = Run::decode(tables.run_bytes(log, side)?).map_err(|_| damage())?;
+    let run = decoded(tables, log, side)?;
     let known = side.known_below(seq);
-    run.event_at(&log.space, seq, known).ok_or_else(damage)
+    run.event_at(&log.space, seq, known)
+        .ok_or_else(|| damaged_run(log, side))
+}
+
+/// The id of an event of a run that was decoded.
+pub(crate) fn id_of(log: &LogKey, side: &Side, run: &Run, seq: u64) -> Result<EventId, StoreError> {
+    let event = run.event_at(&log.space, seq, side.known_below(seq));
+    let event = event.ok_or_else(|| damaged_run(log, side))?;
+    Ok(event.id)
 }
 
 pub(crate) fn damaged_run(log: &LogKey, side: &Side) -> StoreError {

@@ -34,6 +34,8 @@ pub(crate) struct SpaceRow {
     pub(crate) authors: u64,
     pub(crate) events: u64,
     pub(crate) payload_bytes: u64,
+    /// How many logs have a row but no entry among the heads.
+    pub(crate) hidden: u64,
 }
 
 impl SpaceRow {
@@ -47,6 +49,15 @@ impl SpaceRow {
             authors: 0,
             events: 0,
             payload_bytes: 0,
+            hidden: 0,
+        }
+    }
+
+    /// How many logs are on a shelf.
+    pub(crate) fn count(&mut self, shelf: Shelf) -> &mut u64 {
+        match shelf {
+            Shelf::Shown => &mut self.authors,
+            Shelf::Hidden => &mut self.hidden,
         }
     }
 
@@ -67,16 +78,47 @@ impl SpaceRow {
     }
 }
 
-/// The head of one log.
+/// Which table a log's row is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shelf {
+    /// The log has an entry among the heads.
+    Shown,
+    /// The log has none: nothing of it is accepted, or nothing was stored yet.
+    Hidden,
+}
+
+/// One log: what is visible of it, what is stored of it, and what bounds the one below the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadRow {
     pub(crate) log: u32,
+    /// The visible head; [`AuthorHead::NONE`] if nothing is visible.
     pub(crate) head: AuthorHead,
-    pub(crate) forked: bool,
+    /// Payload bytes up to the visible head.
     pub(crate) payload_bytes: u64,
+    /// The last event stored; [`AuthorHead::NONE`] if nothing is.
+    pub(crate) end: AuthorHead,
+    /// Payload bytes up to the last event stored.
+    pub(crate) end_payload_bytes: u64,
+    /// The lowest seq a proof is kept for.
+    pub(crate) fork: Option<u64>,
+    /// The last seq that is accepted of the author.
+    pub(crate) through: Option<u64>,
 }
 
 impl HeadRow {
+    /// A log nothing has been stored of.
+    pub(crate) fn new(log: u32) -> HeadRow {
+        HeadRow {
+            log,
+            head: AuthorHead::NONE,
+            payload_bytes: 0,
+            end: AuthorHead::NONE,
+            end_payload_bytes: 0,
+            fork: None,
+            through: None,
+        }
+    }
+
     pub(crate) fn log_key(&self, space: SpaceId, author: AuthorId) -> LogKey {
         LogKey {
             space,
@@ -85,11 +127,46 @@ impl HeadRow {
         }
     }
 
+    /// The last seq that can be visible, whatever is stored.
+    pub(crate) fn limit(&self) -> u64 {
+        self.below_fork().min(self.through.unwrap_or(u64::MAX))
+    }
+
+    /// The last seq below the fork.
+    pub(crate) fn below_fork(&self) -> u64 {
+        self.fork.map_or(u64::MAX, |seq| seq.saturating_sub(1))
+    }
+
+    /// Events stored at the fork and above it.
+    pub(crate) fn evidence_events(&self) -> u64 {
+        self.end.seq.saturating_sub(self.below_fork())
+    }
+
+    pub(crate) fn shelf(&self) -> Shelf {
+        let is_accepted = self.through != Some(0);
+        if is_accepted && (self.head.seq > 0 || self.fork.is_some()) {
+            Shelf::Shown
+        } else {
+            Shelf::Hidden
+        }
+    }
+
+    /// Whether there is nothing to keep the row for.
+    pub(crate) fn is_vacant(&self) -> bool {
+        (self.end.seq, self.fork, self.through) == (0, None, None)
+    }
+
+    /// The entry among the heads, if the log has one.
+    pub(crate) fn shown(&self, author: AuthorId) -> Option<ClockEntry> {
+        (self.shelf() == Shelf::Shown).then(|| self.entry(author))
+    }
+
+    /// The entry of a log that is shown.
     pub(crate) fn entry(&self, author: AuthorId) -> ClockEntry {
         ClockEntry {
             author,
             head: self.head,
-            forked: self.forked,
+            forked: self.fork.is_some(),
         }
     }
 

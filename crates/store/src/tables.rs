@@ -3,6 +3,8 @@
 //! ```text
 //! spaces   space id              ──▶ SpaceRow
 //! heads    space no, author      ──▶ HeadRow     in author order
+//! hidden   space no, author      ──▶ HeadRow     of logs without an entry among the heads
+//! proofs   space no, author      ──▶ two runs    of the lowest fork known
 //! sides    log no, last seq      ──▶ Side        "runs from seq" is one range
 //! runs     log no, last seq      ──▶ wire bytes  on disk in pieces that fill their pages
 //! nodes    space no, key prefix  ──▶ Node        inner nodes of the heads tree
@@ -13,12 +15,12 @@
 //! reads a run.
 
 use bytes::Bytes;
-use headwater_wire::{AuthorId, SpaceId};
+use headwater_wire::{AuthorId, ForkProof, SpaceId};
 
 use crate::{
     StoreError,
     heads_tree::{Node, Prefix},
-    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+    records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
 };
 
 /// Reads rows as one commit left them.
@@ -30,17 +32,23 @@ pub(crate) trait Tables {
 
     fn space(&self, space: &SpaceId) -> Result<Option<SpaceRow>, StoreError>;
 
-    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError>;
+    fn head(
+        &self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<Option<HeadRow>, StoreError>;
 
-    /// Up to `limit` heads above `after`, ascending; `None` stands for a damaged row.
+    /// Up to `limit` rows above `after`, ascending; `None` stands for a damaged row.
     fn heads_after(
         &self,
+        shelf: Shelf,
         space: &SpaceKey,
         after: Option<&AuthorId>,
         limit: usize,
     ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError>;
 
-    /// The first author at or above this one who has a head.
+    /// The first author at or above this one who has an entry among the heads.
     fn author_from(
         &self,
         space: &SpaceKey,
@@ -55,6 +63,17 @@ pub(crate) trait Tables {
 
     /// The bytes of a run, checked against what its side record says of them.
     fn run_bytes(&self, log: &LogKey, side: &Side) -> Result<Bytes, StoreError>;
+
+    /// The proof of the lowest fork of a log. Nothing of it is verified.
+    fn proof(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<ForkProof>, StoreError>;
+
+    /// Up to `limit` authors above `after` who have a proof, ascending.
+    fn proven_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError>;
 
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError>;
 }
@@ -71,9 +90,25 @@ pub(crate) trait TablesMut: Tables {
 
     fn put_head(
         &mut self,
+        shelf: Shelf,
         space: &SpaceKey,
         author: &AuthorId,
         row: &HeadRow,
+    ) -> Result<(), StoreError>;
+
+    fn remove_head(
+        &mut self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<(), StoreError>;
+
+    /// Keeps the two halves of a proof, in place of those kept before.
+    fn put_proof(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        halves: [&Bytes; 2],
     ) -> Result<(), StoreError>;
 
     fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError>;
@@ -86,4 +121,6 @@ pub(crate) trait TablesMut: Tables {
         prefix: &Prefix,
         node: &Node,
     ) -> Result<(), StoreError>;
+
+    fn remove_node(&mut self, space: &SpaceKey, prefix: &Prefix) -> Result<(), StoreError>;
 }

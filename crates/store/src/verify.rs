@@ -1,12 +1,14 @@
 //! Checks a whole space again, from its bytes up.
 
-use headwater_wire::{AuthorHead, AuthorId, Run, SpaceId, tree::RootBuilder};
+use std::collections::BTreeSet;
+
+use headwater_wire::{AuthorHead, AuthorId, SpaceId, VerifiedRun, tree::RootBuilder};
 
 use crate::{
-    Damage, StoreError, VerifyProgress, VerifyReport,
+    Damage, ForkSummary, StoreError, VerifyProgress, VerifyReport, forks,
     heads_tree::{self, Subtree},
-    read::{damaged_run, side_at},
-    records::{HeadRow, LogKey, Side, SpaceRow},
+    read::{self, damaged_run, side_at},
+    records::{HeadRow, LogKey, Shelf, Side, SpaceRow},
     tables::Tables,
 };
 
@@ -28,11 +30,13 @@ pub(crate) fn verify(
         row,
         report,
         root: RootBuilder::new(),
-        payload_bytes: 0,
-        events: 0,
+        totals: Totals::default(),
+        forked: BTreeSet::new(),
         progress,
     };
-    check.logs()?;
+    check.shelf(Shelf::Shown)?;
+    check.shelf(Shelf::Hidden)?;
+    check.proofs()?;
     check.close()
 }
 
@@ -57,19 +61,39 @@ struct Check<'a, T> {
     row: SpaceRow,
     report: VerifyReport,
     root: RootBuilder,
-    /// Totals by the heads, to compare with those of the space.
-    payload_bytes: u64,
-    events: u64,
+    /// Totals by the rows, to compare with those of the space.
+    totals: Totals,
+    /// Logs whose row says that they fork.
+    forked: BTreeSet<AuthorId>,
     progress: &'a mut dyn FnMut(VerifyProgress),
 }
 
+/// Of the logs of a space together.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Totals {
+    authors: u64,
+    hidden: u64,
+    events: u64,
+    payload_bytes: u64,
+}
+
+/// What a log has stored at its visible head, and at its end.
+#[derive(Debug, Default, Clone, Copy)]
+struct Found {
+    end: Option<AuthorHead>,
+    payload_bytes: u64,
+    visible: Option<(AuthorHead, u64)>,
+    /// Whether a run is missing or damaged, so that nothing more can be said of the row.
+    broken: bool,
+}
+
 impl<T: Tables> Check<'_, T> {
-    fn logs(&mut self) -> Result<(), StoreError> {
+    fn shelf(&mut self, shelf: Shelf) -> Result<(), StoreError> {
         let key = self.row.key(self.space);
         let mut after: Option<AuthorId> = None;
         loop {
-            let page = self.tables.heads_after(&key, after.as_ref(), PAGE);
-            // Where a page of heads cannot be read, those above it cannot be found either.
+            let page = self.tables.heads_after(shelf, &key, after.as_ref(), PAGE);
+            // Where a page of rows cannot be read, those above it cannot be found either.
             let page = noted(&mut self.report, page)?.unwrap_or_default();
             let Some((last, _)) = page.last() else {
                 return Ok(());
@@ -77,61 +101,96 @@ impl<T: Tables> Check<'_, T> {
             after = Some(*last);
             for (author, row) in page {
                 match row {
-                    Some(row) => self.log(author, &row)?,
-                    None => self.report.note(Damage::Head {
-                        space: self.space,
-                        author,
-                    }),
+                    Some(row) => self.log(shelf, author, &row)?,
+                    None => self.head_fault(author),
                 }
-                self.report.authors += 1;
+                match shelf {
+                    Shelf::Shown => {
+                        self.report.authors += 1;
+                        self.totals.authors += 1;
+                    }
+                    Shelf::Hidden => self.totals.hidden += 1,
+                }
                 self.tell();
             }
         }
     }
 
-    /// Checks one log from its first event to its head.
-    fn log(&mut self, author: AuthorId, row: &HeadRow) -> Result<(), StoreError> {
+    fn head_fault(&mut self, author: AuthorId) {
+        let space = self.space;
+        self.report.note(Damage::Head { space, author });
+    }
+
+    /// Checks one log from its first event to the last one stored.
+    fn log(&mut self, shelf: Shelf, author: AuthorId, row: &HeadRow) -> Result<(), StoreError> {
         let key = row.log_key(self.space, author);
-        self.root.push(&row.entry(author));
-        self.events = self.events.saturating_add(row.head.seq);
-        self.payload_bytes = self.payload_bytes.saturating_add(row.payload_bytes);
-        let mut head: Option<AuthorHead> = None;
-        let mut payload_bytes = 0;
+        if let Some(entry) = row.shown(author) {
+            self.root.push(&entry);
+        }
+        let totals = &mut self.totals;
+        totals.events = totals.events.saturating_add(row.head.seq);
+        totals.payload_bytes = totals.payload_bytes.saturating_add(row.payload_bytes);
+        let found = self.runs(&key, row)?;
+        let visible_seq = row.limit().min(row.end.seq);
+        let visible = match visible_seq {
+            0 => Some((AuthorHead::NONE, 0)),
+            _ => found.visible,
+        };
+        let sound = row.shelf() == shelf
+            && !row.is_vacant()
+            && row.head.seq == visible_seq
+            && (found.broken
+                || found.end.unwrap_or(AuthorHead::NONE) == row.end
+                    && found.payload_bytes == row.end_payload_bytes
+                    && visible == Some((row.head, row.payload_bytes)));
+        if !sound {
+            self.head_fault(author);
+        }
+        self.fork(&key, row)
+    }
+
+    fn runs(&mut self, key: &LogKey, row: &HeadRow) -> Result<Found, StoreError> {
+        let mut found = Found::default();
         let mut next = 1;
-        while next <= row.head.seq {
-            let side = side_at(self.tables, &key, next);
+        while next <= row.end.seq {
+            let side = side_at(self.tables, key, next);
             let Some(side) = noted(&mut self.report, side)? else {
+                found.broken = true;
                 // A run that ends above may be there still.
-                match self.tables.side_from(&key, next) {
+                match self.tables.side_from(key, next) {
                     Ok(Some(side)) if side.first_seq > next => next = side.first_seq,
-                    _ => return Ok(()),
+                    _ => return Ok(found),
                 }
-                head = None;
+                found.end = None;
                 continue;
             };
-            let checked = self.run(&key, &side, head, payload_bytes);
-            if noted(&mut self.report, checked)?.is_some() {
-                self.report.runs += 1;
-                self.report.events += side.events();
-                self.report.stubs += u64::from(side.stubs);
-                self.report.payload_bytes += side.payload_bytes;
-                self.report.run_bytes += u64::from(side.len);
+            let checked = self.run(key, &side, found.end, found.payload_bytes);
+            match noted(&mut self.report, checked)? {
+                Some(run) => {
+                    let seq = row.head.seq;
+                    let payload_bytes = run.run().payload_bytes_through(seq);
+                    if let Some(id) = run.id_at(seq) {
+                        let payload_bytes = found.payload_bytes.saturating_add(payload_bytes);
+                        found.visible = Some((AuthorHead { seq, id }, payload_bytes));
+                    }
+                    let visible = seq.min(side.last_seq).saturating_add(1);
+                    self.report.runs += 1;
+                    self.report.events += visible.saturating_sub(side.first_seq);
+                    self.report.stubs += run.run().stub_count_through(seq) as u64;
+                    self.report.payload_bytes += payload_bytes;
+                    self.report.run_bytes += u64::from(side.len);
+                }
+                None => found.broken = true,
             }
-            payload_bytes = side.payload_before.saturating_add(side.payload_bytes);
-            head = Some(AuthorHead {
+            found.payload_bytes = side.payload_before.saturating_add(side.payload_bytes);
+            found.end = Some(AuthorHead {
                 seq: side.last_seq,
                 id: side.last_id,
             });
             next = side.last_seq.saturating_add(1);
             self.tell();
         }
-        if head != Some(row.head) || payload_bytes != row.payload_bytes {
-            self.report.note(Damage::Head {
-                space: self.space,
-                author,
-            });
-        }
-        Ok(())
+        Ok(found)
     }
 
     /// Checks one run: bytes, signature, hashes, its link to the run before, its side record.
@@ -141,11 +200,8 @@ impl<T: Tables> Check<'_, T> {
         side: &Side,
         base: Option<AuthorHead>,
         payload_before: u64,
-    ) -> Result<(), StoreError> {
-        let damage = || damaged_run(log, side);
-        let bytes = self.tables.run_bytes(log, side)?;
-        let run = Run::decode(bytes).map_err(|_| damage())?;
-        let run = run.verify(&self.space).map_err(|_| damage())?;
+    ) -> Result<VerifiedRun, StoreError> {
+        let run = forks::verified(self.tables, log, side)?;
         let mut expected = Side::of(run.run(), run.ids(), payload_before, side.tier);
         expected.hash = side.hash;
         let owner_starts = log.author == self.row.owner && side.first_seq == 1;
@@ -153,14 +209,70 @@ impl<T: Tables> Check<'_, T> {
             && run.is_genesis() == owner_starts
             && run.base() == base
             && *side == expected;
-        if sound { Ok(()) } else { Err(damage()) }
+        if sound {
+            Ok(run)
+        } else {
+            Err(damaged_run(log, side))
+        }
+    }
+
+    /// Checks the proof of a log that is cut, and that it goes on from what is stored below it.
+    fn fork(&mut self, log: &LogKey, row: &HeadRow) -> Result<(), StoreError> {
+        let Some(seq) = row.fork else {
+            return Ok(());
+        };
+        let author = log.author;
+        self.forked.insert(author);
+        self.report.fork(ForkSummary {
+            author,
+            seq,
+            evidence_events: row.evidence_events(),
+        });
+        let key = self.row.key(self.space);
+        let proof = forks::held_proof(self.tables, &key, &author, seq);
+        let Some(proof) = noted(&mut self.report, proof)? else {
+            return Ok(());
+        };
+        if let Some(base) = proof.base().filter(|base| base.seq <= row.end.seq) {
+            // What cannot be read is in the report already.
+            if read::id_at(self.tables, log, base.seq).is_ok_and(|id| id != base.id) {
+                let space = self.space;
+                self.report.note(Damage::Proof { space, author });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that there is no proof of a log that is not cut.
+    fn proofs(&mut self) -> Result<(), StoreError> {
+        let key = self.row.key(self.space);
+        let mut after: Option<AuthorId> = None;
+        loop {
+            let page = self.tables.proven_after(&key, after.as_ref(), PAGE);
+            let page = noted(&mut self.report, page)?.unwrap_or_default();
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            for author in page {
+                if !self.forked.contains(&author) {
+                    let space = self.space;
+                    self.report.note(Damage::Proof { space, author });
+                }
+            }
+        }
     }
 
     /// Checks what speaks of all logs together.
     fn close(mut self) -> Result<VerifyReport, StoreError> {
         let row = &self.row;
-        let totals = (row.authors, row.events, row.payload_bytes);
-        if totals != (self.report.authors, self.events, self.payload_bytes) {
+        let totals = Totals {
+            authors: row.authors,
+            hidden: row.hidden,
+            events: row.events,
+            payload_bytes: row.payload_bytes,
+        };
+        if totals != self.totals {
             self.report.note(Damage::Space { space: self.space });
         }
         let root = Subtree::root(row.authors, row.digest);

@@ -85,6 +85,8 @@ close_codes! {
     PlanExceeded = 20, true;
     /// Too many connections, or too many of one peer.
     TooManyConnections = 21, true;
+    /// The peer broke rules again and again, and is not heard for a while.
+    Banned = 22, true;
 }
 
 #[cfg(test)]

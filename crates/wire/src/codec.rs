@@ -13,7 +13,9 @@
 
 use bytes::Bytes;
 
-use crate::ids::{AuthorId, EventId, HeadsDigest, PayloadHash, Signature, SpaceId};
+use crate::ids::{
+    AuthorId, EventId, HeadsDigest, MemberKey, PayloadHash, RequestHash, Signature, SpaceId,
+};
 
 /// Bytes are not a message, a run, or a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -380,6 +382,8 @@ macro_rules! fixed_codec {
 
 fixed_codec!(
     AuthorId,
+    MemberKey,
+    RequestHash,
     SpaceId,
     EventId,
     PayloadHash,

@@ -17,6 +17,7 @@ use crate::{
     heads::AuthorHead,
     ids::{AuthorId, EventId, PayloadHash, SpaceId},
     limits::{MAX_CHANNEL_BYTES, MAX_SEQ, TOPIC_SECRET_BYTES},
+    roster::{Grant, Revocation},
 };
 
 /// The application's tag of an event; see [`kind`].
@@ -32,6 +33,12 @@ pub mod kind {
     /// The secret a space's gossip topic is derived from, 32 bytes. Counts in the owner's log
     /// alone; the latest one holds.
     pub const TOPIC_SECRET: Kind = 1;
+
+    /// Somebody may do more: a [`Grant`](crate::Grant). Counts in the owner's log alone.
+    pub const GRANT: Kind = 2;
+
+    /// Somebody may do less: a [`Revocation`](crate::Revocation). Counts in the owner's log alone.
+    pub const REVOKE: Kind = 3;
 
     /// The first kind an application may use; those below are control events.
     pub const FIRST_APPLICATION: Kind = 16;
@@ -261,16 +268,17 @@ pub struct Event {
 impl Event {
     /// The topic secret it sets, if it is such an event. Ask events of the owner's log only.
     pub fn topic_secret(&self) -> Option<[u8; TOPIC_SECRET_BYTES]> {
-        let Header {
-            kind,
-            channel,
-            deps,
-            ..
-        } = &self.header;
-        if *kind != kind::TOPIC_SECRET || channel.is_some() || !deps.is_empty() {
+        let payload = self.control(kind::TOPIC_SECRET)?;
+        payload.as_ref().try_into().ok()
+    }
+
+    /// The payload of a control event of this kind.
+    pub(crate) fn control(&self, kind: Kind) -> Option<Bytes> {
+        let header = &self.header;
+        if header.kind != kind || header.channel.is_some() || !header.deps.is_empty() {
             return None;
         }
-        self.payload.as_ref()?.as_ref().try_into().ok()
+        self.payload.clone()
     }
 
     /// The event as a head.
@@ -325,10 +333,14 @@ impl EventDraft {
 
     /// Whether it is a control event of a form this version knows how to write.
     pub(crate) fn is_known_control(&self) -> bool {
-        self.kind == kind::TOPIC_SECRET
-            && self.payload.len() == TOPIC_SECRET_BYTES
-            && self.channel.is_none()
-            && self.deps.is_empty()
+        let payload = || self.payload.clone();
+        let is_of_its_form = match self.kind {
+            kind::TOPIC_SECRET => self.payload.len() == TOPIC_SECRET_BYTES,
+            kind::GRANT => Grant::decode(payload()).is_ok(),
+            kind::REVOKE => Revocation::decode(payload()).is_ok(),
+            _ => false,
+        };
+        is_of_its_form && self.channel.is_none() && self.deps.is_empty()
     }
 
     /// Puts the event into a channel.

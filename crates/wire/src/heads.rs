@@ -16,6 +16,15 @@ pub struct AuthorHead {
     pub id: EventId,
 }
 
+impl AuthorHead {
+    /// The head of a log that shows no event: one that forked at its first. Stands in a
+    /// [`ClockEntry`] that is `forked`, and nowhere else.
+    pub const NONE: Self = Self {
+        seq: 0,
+        id: EventId::from_bytes([0; EventId::LEN]),
+    };
+}
+
 impl Encode for AuthorHead {
     fn encode(&self, out: &mut Vec<u8>) {
         out.put_varint(self.seq);
@@ -39,17 +48,41 @@ impl Decode for AuthorHead {
 pub struct ClockEntry {
     /// The author.
     pub author: AuthorId,
-    /// The last event held.
+    /// The last event held and shown; [`AuthorHead::NONE`] only if `forked`.
     pub head: AuthorHead,
     /// Whether the author is known to have forked, so that the log is cut here.
     pub forked: bool,
 }
 
+impl ClockEntry {
+    /// Everything but the author.
+    pub(crate) fn encode_place(&self, out: &mut Vec<u8>) {
+        self.head.encode(out);
+        out.put_bool(self.forked);
+    }
+
+    /// The rest of an author's entry.
+    pub(crate) fn decode_place(author: AuthorId, reader: &mut Reader) -> Result<Self, DecodeError> {
+        let head = AuthorHead {
+            seq: reader.bounded("head seq", 0, MAX_SEQ)?,
+            id: EventId::decode(reader)?,
+        };
+        let forked = reader.bool("forked")?;
+        if head.seq == 0 && !(forked && head == AuthorHead::NONE) {
+            return Err(DecodeError::NotCanonical { field: "head seq" });
+        }
+        Ok(Self {
+            author,
+            head,
+            forked,
+        })
+    }
+}
+
 impl Encode for ClockEntry {
     fn encode(&self, out: &mut Vec<u8>) {
         self.author.encode(out);
-        self.head.encode(out);
-        out.put_bool(self.forked);
+        self.encode_place(out);
     }
 }
 
@@ -57,11 +90,8 @@ impl Decode for ClockEntry {
     const MIN_BYTES: usize = AuthorId::MIN_BYTES + AuthorHead::MIN_BYTES + 1;
 
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            author: AuthorId::decode(reader)?,
-            head: AuthorHead::decode(reader)?,
-            forked: reader.bool("forked")?,
-        })
+        let author = AuthorId::decode(reader)?;
+        Self::decode_place(author, reader)
     }
 }
 

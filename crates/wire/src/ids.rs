@@ -151,6 +151,17 @@ fixed_bytes!(
     32
 );
 fixed_bytes!(
+    /// An Ed25519 public key that a roster or an invite names: a node's, an author's (one key may
+    /// be both), or one made for a single use.
+    MemberKey,
+    32
+);
+fixed_bytes!(
+    /// The hash of a sync request; see [`RequestHash::of`].
+    RequestHash,
+    32
+);
+fixed_bytes!(
     /// The set of logs under one genesis event: the id of that event.
     SpaceId,
     32

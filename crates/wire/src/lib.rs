@@ -18,14 +18,18 @@ mod clock;
 mod close;
 mod codec;
 mod event;
+mod fork;
 mod frame;
 mod heads;
 mod ids;
+mod invite;
 mod key;
 pub mod legacy;
 pub mod limits;
 mod log;
 mod message;
+mod receipt;
+mod roster;
 mod run;
 pub mod tree;
 
@@ -35,10 +39,19 @@ pub use codec::DecodeError;
 pub use event::{
     ChannelId, ChannelIdError, Event, EventDraft, EventRef, Header, Kind, LogKey, kind,
 };
+pub use fork::{ForkProof, ForkProofError, VerifiedForkProof};
 pub use frame::FrameDecoder;
 pub use heads::{AuthorHead, ChainOrder, ClockEntry, SignedHead, compare_chains};
-pub use ids::{AuthorId, EventId, HeadsDigest, ParseIdError, PayloadHash, Signature, SpaceId};
+pub use ids::{
+    AuthorId, EventId, HeadsDigest, MemberKey, ParseIdError, PayloadHash, RequestHash, Signature,
+    SpaceId,
+};
+pub use invite::{Invitation, Invite};
 pub use key::{AuthorKeyError, AuthorSecret};
 pub use log::{Admission, AppendError, admit};
 pub use message::*;
+pub use receipt::{Contradiction, Receipt, ReceiptFacts};
+pub use roster::{
+    Acceptance, Grant, Member, ParseRolesError, Revocation, Roles, RosterState, Subject,
+};
 pub use run::{DraftError, Run, RunError, VerifiedRun, merge_runs, sign_genesis, sign_runs};

@@ -1,7 +1,7 @@
 //! One log's rule of admission, the same for every store.
 //!
 //! ```text
-//! head + VerifiedRun ──▶ admit ──▶ Whole | Above(seq) | Stale | Gap | Forked | NoGenesis
+//! head + VerifiedRun ──▶ admit ──▶ Whole | Above(seq) | Stale | Gap | Forked
 //! ```
 //!
 //! Invariant: a log is a chain from seq 1 without gaps; a store only ever appends to it.
@@ -44,11 +44,33 @@ pub enum AppendError {
         found: u64,
     },
     /// The author signed two different events at one seq. The sender is not to blame.
-    #[error("log of {author} forks at or below {seq}")]
+    ///
+    /// From [`admit`] it means that log and run differ at `seq`, and perhaps below. From a store it
+    /// means that the fork at `seq` is proven, be it by this run or before, and the log cut below
+    /// it: nothing of the run can be shown.
+    #[error("log of {author} forks at {seq}")]
     Forked {
         /// The author.
         author: AuthorId,
-        /// A seq at which the log and the run differ; the first such may be lower.
+        /// A seq at which the author signed two events.
+        seq: u64,
+    },
+    /// The run lies above what is accepted of its author here. The sender need not be to blame:
+    /// who may write can be known to one of two nodes alone.
+    #[error("{}", not_accepted(author, *through))]
+    NotAccepted {
+        /// The author.
+        author: AuthorId,
+        /// The last seq that is accepted; `None` if nothing of the author is.
+        through: Option<u64>,
+    },
+    /// A payload is left out that is to be shown. Whoever sent the run left it out: ids and signature
+    /// hold without it.
+    #[error("run of {author}: the payload of event {seq} is left out")]
+    Stripped {
+        /// The author.
+        author: AuthorId,
+        /// Seq of the first event without its payload.
         seq: u64,
     },
     /// Nothing of the space is held, and the run does not begin with its genesis event: the
@@ -58,6 +80,13 @@ pub enum AppendError {
         /// The space.
         space: SpaceId,
     },
+}
+
+fn not_accepted(author: &AuthorId, through: Option<u64>) -> String {
+    match through {
+        Some(seq) => format!("log of {author} is accepted up to event {seq} alone"),
+        None => format!("nothing of {author} is accepted"),
+    }
 }
 
 /// Decides what of `run` goes onto a log that ends in `head`.

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use headwater_wire::{
     AuthorHead, AuthorId, AuthorSecret, Budget, Busy, ChannelId, Clock, ClockEntry, Cursor,
-    EventDraft, EventId, EventRef, ForkLocator, ForkNotice, ForkProof, ForkStubs, FrameDecoder,
-    HeadsChunk, HeadsDigest, HeadsSummary, HeadsWanted, HistorySyncComplete, LiveBatch, LiveLagged,
-    Message, PayloadAnswer, PayloadBatch, PayloadRequest, PayloadWant, PlanTotals, Run, Segment,
-    Signature, SyncBatchV2, SyncFilter, SyncOutcome, SyncPlan, SyncRequestV2, TreeChild, TreeNode,
-    TreeNodes, TreePrefix, TreeRequest, Truncation, VerifiedRun, legacy::LegacyMessage,
-    sign_genesis, sign_runs,
+    EventDraft, EventId, EventRef, ForkAnswer, ForkBranch, ForkLocator, ForkNotice, ForkWant,
+    FrameDecoder, Grant, HeadsChunk, HeadsDigest, HeadsSummary, HeadsWanted, HistorySyncComplete,
+    Invitation, Invite, LiveBatch, LiveLagged, MemberKey, Message, PayloadAnswer, PayloadBatch,
+    PayloadRequest, PayloadWant, PlanTotals, Receipt, ReceiptFacts, Redeem, Redeemed, RequestHash,
+    Revocation, Roles, Run, Segment, Signature, SpaceId, Subject, SyncBatchV2, SyncFilter,
+    SyncOutcome, SyncPlan, SyncRequestV2, TreeChild, TreeNode, TreeNodes, TreePrefix, TreeRequest,
+    Truncation, VerifiedRun, legacy::LegacyMessage, sign_genesis, sign_runs,
 };
 use serde_json::{Value, json};
 
@@ -380,15 +381,29 @@ fn answers_have_the_bytes_of_their_vectors() {
         seq: 5,
         id: EventId::from_bytes([4; 32]),
     };
-    let held = EventId::from_bytes([5; 32]);
+    let held = AuthorHead {
+        seq: 3,
+        id: EventId::from_bytes([5; 32]),
+    };
+    let author = writer().id();
+    let entry = |head, forked| ClockEntry {
+        author,
+        head,
+        forked,
+    };
     check_message(
         "fork_notice",
-        &json!({ "request_id": 7, "author": writer().id(), "stated": stated, "held": held }),
+        &json!({
+            "request_id": 7,
+            "author": author,
+            "stated": { "head": stated, "forked": false },
+            "held": { "head": held, "forked": true },
+        }),
         ForkNotice {
             request_id: 7,
-            author: writer().id(),
-            stated,
-            held,
+            author,
+            stated: Some(entry(stated, false)),
+            held: entry(held, true),
         },
     );
     check_message(
@@ -498,32 +513,171 @@ fn deferred_messages_have_the_bytes_of_their_vectors() {
     };
     check_message(
         "fork_locator",
-        &json!({ "request_id": 7, "author": author, "entries": [rung] }),
+        &json!({
+            "request_id": 7,
+            "space": hex([3; 32]),
+            "author": author,
+            "forked": true,
+            "entries": [rung],
+        }),
         ForkLocator {
             request_id: 7,
+            space: SpaceId::from_bytes([3; 32]),
             author,
+            forked: true,
             entries: vec![rung],
         },
     );
-    let bytes = run().run().as_bytes().clone();
     check_message(
-        "fork_stubs",
-        &json!({ "request_id": 7, "runs": [hex(&bytes)] }),
-        ForkStubs {
+        "fork_answer",
+        &json!({ "request_id": 7, "forked": false, "same": 3, "differs": 4 }),
+        ForkAnswer {
             request_id: 7,
-            runs: vec![bytes.clone()],
+            forked: false,
+            same: 3,
+            differs: Some(4),
         },
     );
-    let later = later_run().run().as_bytes().clone();
+    let bytes = run().as_stubs().into_run().as_bytes().clone();
     check_message(
-        "fork_proof",
-        &json!({ "request_id": 7, "first": hex(&bytes), "second": hex(&later) }),
-        ForkProof {
+        "fork_branch",
+        &json!({ "request_id": 7, "run": hex(&bytes) }),
+        ForkBranch {
             request_id: 7,
-            first: bytes,
-            second: later,
+            run: Some(bytes),
         },
     );
+    check_message(
+        "fork_want",
+        &json!({ "request_id": 7, "above": 2, "through": 3 }),
+        ForkWant {
+            request_id: 7,
+            above: 2,
+            through: 3,
+        },
+    );
+}
+
+/// An invite of the owner's for a node and an author.
+fn invitation() -> Invitation {
+    let one_use = AuthorSecret::from_bytes([5; 32]);
+    let roles = Roles::READ | Roles::WRITE;
+    Invitation::sign(
+        &owner(),
+        genesis().space(),
+        roles,
+        1_700_000_000_000,
+        one_use,
+    )
+}
+
+fn invite_fields(invite: &Invite) -> Value {
+    json!({
+        "space": invite.space,
+        "roles": invite.roles.bits(),
+        "expires_ms": invite.expires_ms,
+        "key": invite.key,
+        "signature": invite.signature,
+    })
+}
+
+#[test]
+fn control_events_and_invitations_have_the_bytes_of_their_vectors() {
+    let (reader, author) = (MemberKey::from_bytes([0xab; 32]), writer().id());
+    let anyone = Grant::new(Subject::Anyone, Roles::READ);
+    let asked = Grant {
+        invite: Some(invitation().invite().key),
+        ..Grant::new(reader, Roles::READ | Roles::PROVIDE)
+    };
+    for (name, grant) in [("grant_anyone", anyone), ("grant", asked)] {
+        let payload = EventDraft::grant(grant, 0).payload;
+        let subject = match grant.subject {
+            Subject::Anyone => json!("anyone"),
+            Subject::Key(key) => json!(key),
+        };
+        let fields = json!({
+            "subject": subject, "roles": grant.roles.bits(), "invite": grant.invite,
+        });
+        check(name, &fields, &payload);
+        assert_eq!(Grant::decode(payload), Ok(grant));
+    }
+    let revocation = Revocation {
+        subject: author.into(),
+        roles: Roles::WRITE,
+        last: Some(run().head()),
+    };
+    let payload = EventDraft::revoke(revocation, 0).payload;
+    let last = json!({ "seq": run().head().seq, "id": run().head().id });
+    let fields = json!({ "subject": author, "roles": Roles::WRITE.bits(), "last": last });
+    check("revocation", &fields, &payload);
+    assert_eq!(Revocation::decode(payload), Ok(revocation));
+
+    let invitation = invitation();
+    let fields = json!({ "invite": invite_fields(invitation.invite()), "seed": hex([5; 32]) });
+    check("invitation", &fields, &invitation.to_bytes());
+    let proof = invitation.prove(&reader, Some(&author));
+    let fields = json!({
+        "request_id": 7, "invite": invite_fields(invitation.invite()),
+        "author": author, "proof": proof, "asked_by": reader,
+    });
+    let redeem = Redeem {
+        request_id: 7,
+        invite: *invitation.invite(),
+        author: Some(author),
+        proof,
+    };
+    check_message("redeem", &fields, redeem);
+    let redeemed = Redeemed { request_id: 7 };
+    check_message("redeemed", &json!({ "request_id": 7 }), redeemed);
+}
+
+#[test]
+fn receipts_have_the_bytes_of_their_vectors() {
+    let node = AuthorSecret::from_bytes([6; 32]);
+    let stated = HeadsDigest::from_bytes([3; 32]);
+    let request = SyncRequestV2 {
+        request_id: 7,
+        space: genesis().space(),
+        clock: Clock::Digest(stated),
+        filter: SyncFilter::default(),
+        budget: Budget::default(),
+        live: true,
+    };
+    let request_hash = RequestHash::of(&request);
+    let body = &frame(&request.clone().into())[4..];
+    let key = b"headwater sync request hash v1\0\0";
+    assert_eq!(
+        *request_hash.as_bytes(),
+        *blake3::keyed_hash(key, body).as_bytes()
+    );
+    for (name, outcome, shown, stubs) in [
+        ("receipt", SyncOutcome::Complete, json!("complete"), 0),
+        (
+            "receipt_stubbed",
+            SyncOutcome::Truncated(Truncation::Stubbed),
+            json!({ "truncated": "stubbed" }),
+            2,
+        ),
+    ] {
+        let facts = ReceiptFacts {
+            request: request_hash,
+            stated,
+            outcome,
+            events: 300,
+            stubs,
+            joined_digest: HeadsDigest::from_bytes([4; 32]),
+            generation: 12,
+        };
+        let receipt = Receipt::sign(&node, facts);
+        let fields = json!({
+            "of_request": hex(body),
+            "request": request_hash, "stated": stated, "outcome": shown, "events": 300,
+            "stubs": stubs, "joined_digest": facts.joined_digest, "generation": 12,
+            "provider": receipt.provider, "signature": receipt.signature,
+        });
+        check(name, &fields, &facts.signed_bytes());
+        assert_eq!(receipt.verify(), Ok(true));
+    }
 }
 
 #[test]

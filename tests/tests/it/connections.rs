@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use headwater::{
-    ALPN, Headwater, Limits, SpaceId,
+    ALPN, Limits, SpaceId,
     wire::{Budget, Clock, Message, SyncFilter, SyncRequestV2},
 };
 use iroh::{endpoint::ReadError, protocol::Router};
 
-use crate::nodes::{Node, assert_equal, author, endpoint, filled, seq_of, write};
+use crate::nodes::{Node, assert_equal, author, endpoint, filled, open, seq_of, write};
 
 /// Keeps connections open for as long as a test takes.
 fn patient() -> Limits {
@@ -19,8 +19,8 @@ fn patient() -> Limits {
 
 #[tokio::test]
 async fn whoever_is_asked_asks_back_whichever_end_dialled_the_connection() {
-    let left = Node::build(Headwater::builder().limits(patient())).await;
-    let right = Node::build(Headwater::builder().limits(patient())).await;
+    let left = Node::build(open().limits(patient())).await;
+    let right = Node::build(open().limits(patient())).await;
     let ours = filled(&left.headwater, 2, 10).await;
     let theirs = right.space(ours.id());
     theirs.sync_with(left.addr()).await.expect("synced");
@@ -66,9 +66,9 @@ async fn a_peer_that_asks_back_is_not_asked_back_even_if_it_holds_more() {
 async fn a_connection_on_which_nobody_answers_any_more_is_dialled_anew() {
     let mut limits = patient();
     limits.session.first_message = Duration::from_secs(2);
-    let puller = Node::build(Headwater::builder().limits(limits)).await;
+    let puller = Node::build(open().limits(limits)).await;
     let far = endpoint().await;
-    let headwater = Headwater::builder().spawn(far.clone());
+    let headwater = open().spawn(far.clone());
     let router = Router::builder(far.clone())
         .accept(ALPN, headwater.clone())
         .spawn();

@@ -3,14 +3,14 @@
 use std::{collections::HashMap, time::Duration};
 
 use headwater::{
-    AuthorId, DiskStore, Event, Headwater, LiveEnding, MemoryStore, SubscribeFrom, Subscription,
+    AuthorId, DiskStore, Event, LiveEnding, MemoryStore, SubscribeFrom, Subscription,
     SubscriptionItem, SyncOptions, WriteError,
 };
 use n0_future::StreamExt;
 
 use crate::{
     gate::GatedStore,
-    nodes::{Node, assert_equal, author, drafts, filled, seq_of, write},
+    nodes::{Node, assert_equal, author, drafts, filled, open, seq_of, write},
 };
 
 async fn next_event(subscription: &mut Subscription) -> Event {
@@ -158,7 +158,7 @@ async fn a_live_reader_that_falls_ever_further_behind_is_told_how_much_it_missed
     // Two commits waiting to be sent, one after the other, are too much already.
     limits.live_backlog_events = 100;
     limits.live_lag_after = Duration::ZERO;
-    let source = Node::build(Headwater::builder().limits(limits)).await;
+    let source = Node::build(open().limits(limits)).await;
     let puller = Node::spawn().await;
     let space = filled(&source.headwater, 1, 1).await;
     let pulled = puller.space(space.id());
@@ -242,7 +242,7 @@ async fn a_live_sync_may_begin_as_soon_as_another_is_dropped() {
 
 #[tokio::test]
 async fn a_subscription_yields_history_then_caught_up_then_live() {
-    let node = Headwater::builder().open();
+    let node = open().open();
     let space = filled(&node, 3, 4).await;
     let mut subscription = space.subscribe(SubscribeFrom::Start);
     let mut order = Order::default();
@@ -263,7 +263,7 @@ async fn a_subscription_yields_history_then_caught_up_then_live() {
 async fn a_slow_subscriber_loses_nothing() {
     let mut limits = headwater::Limits::default();
     limits.read_ahead_bytes = 1024;
-    let node = Headwater::builder().limits(limits).open();
+    let node = open().limits(limits).open();
     let space = filled(&node, 0, 0).await;
     let mut subscription = space.subscribe(SubscribeFrom::Now);
 
@@ -289,7 +289,7 @@ async fn a_slow_subscriber_loses_nothing() {
 
 #[tokio::test]
 async fn a_batch_is_stored_whole_or_not_at_all() {
-    let node = Headwater::builder().open();
+    let node = open().open();
     let space = filled(&node, 1, 1).await;
     let too_large = vec![0; 2 * 1024 * 1024];
     let mut bad = drafts("fine", 3);
@@ -311,7 +311,7 @@ async fn a_batch_is_stored_whole_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_made_at_once_share_commits() {
     let (store, gate) = GatedStore::new(MemoryStore::new(), 1);
-    let node = Headwater::builder().store(store).open();
+    let node = open().store(store).open();
     let space = node.create_space(&author(0)).await.expect("created");
     let appends: Vec<_> = (0..100)
         .map(|number| {
@@ -341,7 +341,7 @@ async fn appends_made_at_once_share_commits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_log_fails_what_touches_it_and_not_what_shares_its_commit() {
     let (store, gate) = GatedStore::new(MemoryStore::new(), 2);
-    let node = Headwater::builder().store(store).open();
+    let node = open().store(store).open();
     let space = filled(&node, 0, 0).await;
     write(&space, 9, "second", 1).await;
     gate.damage(author(1).id());
@@ -388,7 +388,7 @@ async fn shutting_down_loses_nothing_that_was_reported_as_stored() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("store");
     let (store, gate) = GatedStore::new(DiskStore::create(&path).expect("store"), 1);
-    let node = Node::build(Headwater::builder().store(store)).await;
+    let node = Node::build(open().store(store)).await;
     let space = node.headwater.create_space(&author(0)).await;
     let space = space.expect("created");
     let id = space.id();
@@ -415,7 +415,7 @@ async fn shutting_down_loses_nothing_that_was_reported_as_stored() {
     }
     shutdown.await.expect("shut down");
 
-    let again = Headwater::builder()
+    let again = open()
         .store(DiskStore::open(&path).expect("opens again"))
         .open();
     let space = again.space(id);

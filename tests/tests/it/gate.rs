@@ -2,7 +2,7 @@
 //! between.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,8 +13,8 @@ use headwater::{
     AuthorHead, AuthorId, Damage, Event, HeadRecord, HeadsPage, LogStore, SpaceId, SpaceSummary,
     StoreError, VerifyProgress, VerifyReport,
     proto::{StoredRun, TailCheck, TailWant},
-    store::{Commit, StoreId},
-    wire::VerifiedRun,
+    store::{Commit, ForkRecord, StoreId},
+    wire::{Run, VerifiedForkProof, VerifiedRun},
 };
 use tokio::sync::watch;
 
@@ -32,6 +32,17 @@ pub(crate) struct Gate {
     damaged: Arc<Mutex<Option<AuthorId>>>,
     passes: Arc<(Mutex<usize>, Condvar)>,
     waiting: Arc<watch::Sender<usize>>,
+    looked_up: Arc<Mutex<Vec<bool>>>,
+    before_read: Arc<Mutex<Option<Hook>>>,
+}
+
+/// What a test does in the middle of a read.
+struct Hook(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl<S: LogStore> GatedStore<S> {
@@ -42,6 +53,8 @@ impl<S: LogStore> GatedStore<S> {
             damaged: Arc::default(),
             passes: Arc::new((Mutex::new(passes), Condvar::new())),
             waiting: Arc::new(watch::Sender::new(0)),
+            looked_up: Arc::default(),
+            before_read: Arc::default(),
         };
         let store = Self {
             inner,
@@ -75,6 +88,16 @@ impl Gate {
     /// Makes every later commit that touches this log fail, as a damaged run does.
     pub(crate) fn damage(&self, author: AuthorId) {
         *self.damaged.lock().expect("lock") = Some(author);
+    }
+
+    /// The look-ups of spaces since the last call: whether each found one.
+    pub(crate) fn take_look_ups(&self) -> Vec<bool> {
+        std::mem::take(&mut *self.looked_up.lock().expect("lock"))
+    }
+
+    /// Does this before runs are read the next time, on the thread that reads them.
+    pub(crate) fn before_read(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.before_read.lock().expect("lock") = Some(Hook(Box::new(hook)));
     }
 
     fn pass(&self) {
@@ -117,7 +140,10 @@ impl<S: LogStore> LogStore for GatedStore<S> {
     }
 
     fn summary(&self, space: &SpaceId) -> Result<Option<SpaceSummary>, StoreError> {
-        self.inner.summary(space)
+        let summary = self.inner.summary(space);
+        let found = matches!(summary, Ok(Some(_)));
+        self.gate.looked_up.lock().expect("lock").push(found);
+        summary
     }
 
     fn head(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<HeadRecord>, StoreError> {
@@ -147,6 +173,10 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         wants: &[TailWant],
         max_bytes: usize,
     ) -> Result<Vec<StoredRun>, StoreError> {
+        let hook = self.gate.before_read.lock().expect("lock").take();
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
         self.inner.read_runs(space, wants, max_bytes)
     }
 
@@ -165,6 +195,71 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         progress: &mut dyn FnMut(VerifyProgress),
     ) -> Result<VerifyReport, StoreError> {
         self.inner.verify(space, progress)
+    }
+
+    fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
+        self.inner.cut(proof)
+    }
+
+    fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
+        self.inner.fork(space, author)
+    }
+
+    fn forks(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError> {
+        self.inner.forks(space, after, limit)
+    }
+
+    fn chain(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seqs: &[u64],
+    ) -> Result<Vec<Option<AuthorHead>>, StoreError> {
+        self.inner.chain(space, author, seqs)
+    }
+
+    fn stored_end(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+    ) -> Result<Option<AuthorHead>, StoreError> {
+        self.inner.stored_end(space, author)
+    }
+
+    fn branch(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Run>, StoreError> {
+        self.inner.branch(space, author, seq)
+    }
+
+    fn restrict(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        through: Option<u64>,
+    ) -> Result<Commit, StoreError> {
+        self.inner.restrict(space, author, through)
+    }
+
+    fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
+        self.inner.restriction(space, author)
+    }
+
+    fn restricted(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        self.inner.restricted(space, after, limit)
     }
 
     fn settle(&self) -> Result<(), StoreError> {

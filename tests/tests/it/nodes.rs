@@ -1,7 +1,8 @@
 //! What the tests share: nodes on loopback and content for them.
 
 use headwater::{
-    ALPN, AuthorHead, AuthorId, AuthorSecret, Builder, Event, EventDraft, Headwater, Space, SpaceId,
+    ALPN, AuthorHead, AuthorId, AuthorSecret, Builder, Event, EventDraft, Headwater, Open, Space,
+    SpaceId,
 };
 use iroh::{Endpoint, EndpointAddr, SecretKey, endpoint::presets, protocol::Router};
 use n0_future::StreamExt;
@@ -15,11 +16,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn spawn() -> Self {
-        Self::build(Headwater::builder()).await
+        Self::build(open()).await
     }
 
     pub(crate) async fn build(builder: Builder) -> Self {
-        let endpoint = endpoint().await;
+        Self::on(builder, endpoint().await)
+    }
+
+    /// On an endpoint of the caller's.
+    pub(crate) fn on(builder: Builder, endpoint: Endpoint) -> Self {
         let headwater = builder.spawn(endpoint.clone());
         let router = Router::builder(endpoint)
             .accept(ALPN, headwater.clone())
@@ -38,6 +43,12 @@ impl Node {
     pub(crate) async fn shutdown(self) {
         self.router.shutdown().await.expect("router task");
     }
+}
+
+/// A node that lets everybody read and write who knows a space's id: for tests of other things
+/// than access.
+pub(crate) fn open() -> Builder {
+    Headwater::builder().policy(Open)
 }
 
 pub(crate) async fn endpoint() -> Endpoint {

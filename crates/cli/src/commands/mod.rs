@@ -8,12 +8,15 @@
 pub(crate) mod append;
 pub(crate) mod export;
 mod identity;
+mod members;
 mod serve;
 mod space;
 mod status;
 pub(crate) mod sync;
 mod tail;
 mod verify;
+
+pub(crate) use space::open_to_all;
 
 use std::time::Duration;
 
@@ -74,9 +77,14 @@ pub(crate) async fn carry_out(
             drafts,
         } => append::carry_out_import(host, space, events, drafts, teller).await,
         Request::Export { space } => export::carry_out(host, space, teller).await,
-        Request::Create { name, author } => space::carry_out(host, &name, &author, teller).await,
+        Request::Create {
+            name,
+            author,
+            closed,
+        } => space::carry_out(host, &name, &author, closed, teller).await,
         Request::Joined { space } => space::carry_out_joined(host, space, teller).await,
         Request::Ticket { space } => space::carry_out_ticket(host, space, teller).await,
+        Request::Access { space, access } => members::carry_out(host, space, access, teller).await,
         Request::Status => status::carry_out(host, teller).await,
         Request::Verify { space } => verify::carry_out(host, space, teller).await,
         Request::Sync { space, peers } => sync::carry_out(host, space, &peers, teller).await,

@@ -1,13 +1,17 @@
 //! `space create`, `join` and `list`.
 
-use headwater::SpaceId;
+use headwater::{EventDraft, Roles, SpaceId, Subject, node_key, now_ms, wire::Grant};
 use iroh::EndpointAddr;
 use serde_json::json;
 
-use super::{Context, go_live, name_of, wanted_space};
+use super::{
+    Context, go_live, members,
+    members::{run as ask, subject_of},
+    name_of, wanted_space,
+};
 use crate::{
     args::SpaceCommand,
-    control::{self, Request, Teller},
+    control::{self, Access, Request, Teller},
     error::CliError,
     folder::random_bytes,
     host::Host,
@@ -16,7 +20,11 @@ use crate::{
 
 pub(super) async fn run(context: &Context, command: SpaceCommand) -> Result<(), CliError> {
     match command {
-        SpaceCommand::Create { name, author } => create(context, name, author).await,
+        SpaceCommand::Create {
+            name,
+            author,
+            closed,
+        } => create(context, name, author, closed).await,
         SpaceCommand::Join { ticket, name } => join(context, &ticket, name.as_deref()).await,
         SpaceCommand::Ticket { space } => {
             let folder = context.folder()?;
@@ -24,21 +32,58 @@ pub(super) async fn run(context: &Context, command: SpaceCommand) -> Result<(), 
             context.ask(&folder, Request::Ticket { space }).await
         }
         SpaceCommand::List => list(context),
+        SpaceCommand::Members { space } => ask(context, &space, Access::Members).await,
+        SpaceCommand::Grant { space, key, roles } => {
+            let (key, roles) = (subject_of(&key)?, roles.bits());
+            ask(context, &space, Access::Grant { key, roles }).await
+        }
+        SpaceCommand::Revoke { space, key, roles } => {
+            let (key, roles) = (subject_of(&key)?, roles.bits());
+            ask(context, &space, Access::Revoke { key, roles }).await
+        }
+        SpaceCommand::Invite {
+            space,
+            roles,
+            hours,
+        } => {
+            let access = Access::Invite {
+                roles: roles.bits(),
+                valid_secs: hours.saturating_mul(3600),
+            };
+            ask(context, &space, access).await
+        }
     }
 }
 
-async fn create(context: &Context, name: String, author: String) -> Result<(), CliError> {
+async fn create(
+    context: &Context,
+    name: String,
+    author: String,
+    closed: bool,
+) -> Result<(), CliError> {
     let folder = context.folder()?;
     let (append, serve) = (
         context.hint(&format!("append {name} hello")),
         context.hint("serve"),
     );
     context
-        .ask(&folder, Request::Create { name, author })
+        .ask(
+            &folder,
+            Request::Create {
+                name,
+                author,
+                closed,
+            },
+        )
         .await?;
     context
         .output
         .line(&format!("\nnext: {append}\nthen: {serve}"))
+}
+
+/// Whoever knows a space's id reads and writes it.
+pub(crate) fn open_to_all() -> Grant {
+    Grant::new(Subject::Anyone, Roles::READ | Roles::WRITE)
 }
 
 /// Creates a space.
@@ -46,6 +91,7 @@ pub(super) async fn carry_out(
     host: &Host,
     name: &str,
     author: &str,
+    closed: bool,
     teller: &Teller,
 ) -> Result<(), CliError> {
     let folder = host.folder();
@@ -57,7 +103,18 @@ pub(super) async fn carry_out(
     let (owner, secret) = making.await?;
     let space = host.node().create_space(&owner).await?;
     // The gossip topic follows from it, so that the space can be live.
-    space.set_topic_secret(&owner, secret).await?;
+    let grant = if closed {
+        // The others' nodes serve this one, and believe it.
+        let node = node_key(folder.node_key()?.public());
+        Grant::new(node, Roles::READ | Roles::PROVIDE)
+    } else {
+        open_to_all()
+    };
+    let drafts = vec![
+        EventDraft::topic_secret(secret, now_ms()),
+        EventDraft::grant(grant, now_ms()),
+    ];
+    space.append_batch(&owner, drafts).await?;
     let id = space.id();
     let owned_name = name.to_owned();
     let naming = folder.blocking(move |folder| {
@@ -102,6 +159,9 @@ pub(super) async fn carry_out_joined(
     space: SpaceId,
     teller: &Teller,
 ) -> Result<(), CliError> {
+    let known = host.folder().spaces()?;
+    let peers = known.get(space).map(|known| known.peers.clone());
+    members::use_invitation(host, space, &peers.unwrap_or_default()).await?;
     go_live(host, space, teller).await.map(|_is_live| ())
 }
 
@@ -132,6 +192,7 @@ pub(super) async fn ticket(
         space,
         topic_secret: host.topic_secret(space).await?,
         peers: vec![peer.clone()],
+        invitation: None,
     })
 }
 

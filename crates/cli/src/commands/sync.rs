@@ -10,7 +10,7 @@ use iroh::EndpointAddr;
 use n0_future::StreamExt;
 use serde_json::json;
 
-use super::{Context, go_live, name_of, wanted_space};
+use super::{Context, go_live, members::use_invitation, name_of, wanted_space};
 use crate::{
     args::SyncArgs,
     control::{self, Progress, Request, Teller},
@@ -49,6 +49,7 @@ pub(super) async fn carry_out(
     teller: &Teller,
 ) -> Result<(), CliError> {
     let name = name_of(host.folder(), space).await?;
+    use_invitation(host, space, peers).await?;
     // The peer may lack something of it, too.
     let served = host.serve_meanwhile(space);
     let report = from_first_reachable(teller, host.node(), space, peers).await?;
@@ -128,7 +129,7 @@ fn is_busy(error: &SyncError) -> bool {
         error,
         SyncError::Closed {
             code: CloseCode::TooManyConnections
-        } | SyncError::Session(SessionError::Reset(CloseCode::Busy))
+        } | SyncError::Session(SessionError::Busy { .. } | SessionError::Reset(CloseCode::Busy))
     )
 }
 

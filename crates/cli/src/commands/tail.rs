@@ -6,7 +6,7 @@ use headwater::{SpaceId, SubscribeFrom, Subscription, SubscriptionItem, SyncErro
 use iroh::EndpointAddr;
 use n0_future::StreamExt;
 
-use super::{Context, go_live, sync::peers_of, wanted_space};
+use super::{Context, go_live, members::use_invitation, sync::peers_of, wanted_space};
 use crate::{
     args::TailArgs,
     control::{self, Request, Teller},
@@ -52,6 +52,7 @@ pub(super) async fn carry_out(
     if peers.is_empty() && host.node().space(space).summary().await?.is_none() {
         return Err(CliError::NoPeer(space));
     }
+    use_invitation(host, space, peers).await?;
     // Before anything is pulled, so that nothing is missed.
     let items = host.node().space(space).subscribe(from);
     // The last tail of a space takes it along when it ends.

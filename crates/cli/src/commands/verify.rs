@@ -101,6 +101,17 @@ async fn say(
     report: &VerifyReport,
 ) -> Result<(), CliError> {
     let faults: Vec<_> = report.faults.iter().map(ToString::to_string).collect();
+    let forks: Vec<_> = report
+        .forks
+        .iter()
+        .map(|fork| {
+            json!({
+                "author": fork.author,
+                "seq": fork.seq,
+                "evidence_events": fork.evidence_events,
+            })
+        })
+        .collect();
     let answer = json!({
         "space": id,
         "name": name,
@@ -110,6 +121,8 @@ async fn say(
         "events": report.events,
         "stubs": report.stubs,
         "payload_bytes": report.payload_bytes,
+        "fork_count": report.fork_count,
+        "forks": forks,
         "fault_count": report.fault_count,
         "faults": faults,
     });
@@ -121,15 +134,21 @@ async fn say(
             count(report.runs, "run"),
             bytes(report.payload_bytes)
         );
-        if report.is_sound() {
-            return format!("{name}: sound ({held})");
-        }
-        let mut text = format!(
-            "{name}: DAMAGED, {} ({held})",
-            count(report.fault_count, "fault")
-        );
+        let mut text = if report.is_sound() {
+            format!("{name}: sound ({held})")
+        } else {
+            let faults = count(report.fault_count, "fault");
+            format!("{name}: DAMAGED, {faults} ({held})")
+        };
         for fault in &faults {
             text += &format!("\n  {fault}");
+        }
+        for fork in &report.forks {
+            let evidence = count(fork.evidence_events, "event");
+            text += &format!(
+                "\n  log of {} forks at event {}; {evidence} kept as evidence and not shown",
+                fork.author, fork.seq
+            );
         }
         text
     };

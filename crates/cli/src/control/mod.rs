@@ -22,6 +22,7 @@
 //!            Export { space }                         Status
 //!            Sync   { space, peers }                  Verify { space? }
 //!            Tail   { space, from_start, peers }      Ticket { space }
+//!            Access { space, access }
 //!
 //!  Said      Answer { json, text }   a line of the answer, in both forms
 //!            Note(text)              a line for people
@@ -86,11 +87,17 @@ pub(crate) enum Request {
     /// Print every event.
     Export { space: SpaceId },
     /// Create a space.
-    Create { name: String, author: String },
+    Create {
+        name: String,
+        author: String,
+        closed: bool,
+    },
     /// The folder's list of spaces has this one newly, or knows another peer of it.
     Joined { space: SpaceId },
     /// Say how others find a space at this node.
     Ticket { space: SpaceId },
+    /// Say, or change, who may do what in a space.
+    Access { space: SpaceId, access: Access },
     /// Say what is held and what is going on.
     Status,
     /// Check what is stored.
@@ -110,6 +117,19 @@ pub(crate) enum Request {
         from_start: bool,
         peers: Vec<EndpointAddr>,
     },
+}
+
+/// What is asked about who may do what in a space.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Access {
+    /// Say who may.
+    Members,
+    /// Let a key, or anyone, do more: the roles' bits.
+    Grant { key: Option<[u8; 32]>, roles: u8 },
+    /// Let a key, or anyone, do less.
+    Revoke { key: Option<[u8; 32]>, roles: u8 },
+    /// Make a ticket with an invitation.
+    Invite { roles: u8, valid_secs: u64 },
 }
 
 /// What a host says first to whoever comes.

@@ -115,7 +115,10 @@ async fn store_at_a(
     drafts: Drafts,
 ) -> Result<SpaceId, CliError> {
     let owner = folder.author_key(DEFAULT_AUTHOR)?;
-    let space = node.create_space(&owner).await?.id();
+    let space = node.create_space(&owner).await?;
+    let anyone = crate::commands::open_to_all();
+    space.grant(&owner, anyone.subject, anyone.roles).await?;
+    let space = space.id();
     let started = Instant::now();
     let stored = import(folder, node, space, drafts).await?;
     let seconds = started.elapsed().as_secs_f64();

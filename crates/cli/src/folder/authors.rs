@@ -78,6 +78,11 @@ impl AuthorKeys {
         )
     }
 
+    /// Every key.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &AuthorSecret> {
+        self.secrets.values()
+    }
+
     /// Every label and the author it stands for, by label.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (&str, AuthorId)> {
         self.secrets

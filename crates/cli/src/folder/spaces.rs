@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use headwater::SpaceId;
 use headwater_gossip::TopicSecret;
 use iroh::EndpointAddr;
@@ -35,6 +36,17 @@ pub(crate) struct KnownSpace {
     /// What the owner's log said of it when it was last looked through.
     #[serde(default)]
     pub(crate) owner_log: OwnerLog,
+    /// An invitation that was not used yet, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    invitation: Option<String>,
+}
+
+impl KnownSpace {
+    /// An invitation that was not used yet.
+    pub(crate) fn invitation(&self) -> Option<Vec<u8>> {
+        let hex = self.invitation.as_ref()?;
+        HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()
+    }
 }
 
 /// What is remembered of an owner's log, so that only what is new in it is read again.
@@ -124,6 +136,13 @@ impl KnownSpaces {
         }
     }
 
+    /// Forgets an invitation that was taken.
+    pub(crate) fn used_invitation(&mut self, id: SpaceId) {
+        if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id) {
+            space.invitation = None;
+        }
+    }
+
     /// Remembers what an owner's log says, if the space is known.
     pub(crate) fn saw_owner_log(&mut self, id: SpaceId, seen: &OwnerLog) {
         if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id)
@@ -200,6 +219,7 @@ impl KnownSpaces {
             met: Vec::new(),
             topic_secret: None,
             owner_log: OwnerLog::default(),
+            invitation: None,
         });
         let index = self.spaces.len() - 1;
         Ok(&self.spaces[index])
@@ -237,6 +257,9 @@ impl KnownSpaces {
             .peers
             .retain(|peer| ticket.peers.iter().all(|told| told.id != peer.id));
         space.peers.splice(0..0, ticket.peers.iter().cloned());
+        if let Some(invitation) = &ticket.invitation {
+            space.invitation = Some(HEXLOWER.encode(invitation));
+        }
         if ticket.topic_secret.is_some() {
             space.topic_secret.clone_from(&ticket.topic_secret);
         }
@@ -275,6 +298,7 @@ mod tests {
             peers: vec![EndpointAddr::new(
                 iroh::SecretKey::from_bytes(&[peer; 32]).public(),
             )],
+            invitation: None,
         }
     }
 

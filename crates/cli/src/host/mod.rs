@@ -6,14 +6,17 @@ mod served;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use headwater::{ALPN, Damage, Headwater, Limits, SpaceId, SpaceSummary, StoreError};
+use headwater::{
+    ALPN, Acceptance, AccessPolicy, AuthorId, Changes, Damage, Headwater, Limits, Roster, SpaceId,
+    SpaceSummary, StoreError,
+};
 use headwater_gossip::{LiveSpace, TopicSecret};
 use iroh::{
-    Endpoint, EndpointAddr, SecretKey, TransportAddr, address_lookup::MemoryLookup,
+    Endpoint, EndpointAddr, EndpointId, SecretKey, TransportAddr, address_lookup::MemoryLookup,
     endpoint::presets, protocol::Router,
 };
 use iroh_gossip::ALPN as GOSSIP_ALPN;
-use n0_future::StreamExt;
+use n0_future::{StreamExt, boxed::BoxFuture};
 use tokio::runtime::Handle;
 
 use self::live::Live;
@@ -32,6 +35,48 @@ const ONLINE_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a command that dials waits for its connections to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Peers may read what is served, as far as the space's owner lets them; who writes and who is
+/// believed is for the owner to say.
+#[derive(Debug)]
+struct ServedToMembers {
+    served: Served,
+    roster: Roster,
+}
+
+impl AccessPolicy for ServedToMembers {
+    fn may_read(&self, remote: EndpointId, space: SpaceId) -> BoxFuture<bool> {
+        if self.served.contains(space) {
+            self.roster.may_read(remote, space)
+        } else {
+            Box::pin(std::future::ready(false))
+        }
+    }
+
+    fn may_announce(&self, remote: EndpointId, space: SpaceId) -> BoxFuture<bool> {
+        if self.served.contains(space) {
+            self.roster.may_announce(remote, space)
+        } else {
+            Box::pin(std::future::ready(false))
+        }
+    }
+
+    fn accepts(&self, space: SpaceId, author: AuthorId) -> Acceptance {
+        self.roster.accepts(space, author)
+    }
+
+    fn trusts(&self, remote: EndpointId, space: SpaceId) -> bool {
+        self.roster.trusts(remote, space)
+    }
+
+    fn changes(&self) -> Changes {
+        self.roster.changes()
+    }
+
+    fn roster(&self) -> Option<&Roster> {
+        Some(&self.roster)
+    }
+}
 
 /// An open data folder. Clones are one host.
 #[derive(Debug, Clone)]
@@ -91,8 +136,17 @@ impl Host {
         }
         let node = builder
             .limits(limits)
-            .policy(served.clone())
+            .policy(ServedToMembers {
+                served: served.clone(),
+                roster: Roster::new(),
+            })
             .spawn(endpoint.clone());
+        if matches!(role, Role::Serve { .. }) {
+            // So that it takes the invites of those whose keys lie here.
+            for owner in folder.authors()?.secrets() {
+                node.act_for(owner);
+            }
+        }
         let live = match role {
             Role::Serve { gossip: true, .. } => Some(Live::start(folder, &node, &endpoint).await?),
             _ => None,
@@ -441,7 +495,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_node_that_dials_for_a_space_answers_for_that_space_alone() {
-        use headwater::{CloseCode, SessionError, SyncError, SyncOptions};
+        use headwater::{CloseCode, Open, Roles, SessionError, Subject, SyncError, SyncOptions};
 
         let net = loopback();
         let dir = tempfile::tempdir().unwrap();
@@ -454,11 +508,13 @@ mod tests {
 
         let key_of_far = SecretKey::from_bytes(&[3; 32]);
         let endpoint = bind(key_of_far, net, MemoryLookup::new()).await.unwrap();
-        let far = Headwater::builder().spawn(endpoint.clone());
+        let far = Headwater::builder().policy(Open).spawn(endpoint.clone());
         let router = Router::builder(endpoint.clone())
             .accept(ALPN, far.clone())
             .spawn();
         let shared = far.create_space(&key).await.unwrap();
+        let anyone = Subject::Anyone;
+        shared.grant(&key, anyone, Roles::READ).await.unwrap();
         let space = shared.id();
         let dialer = Host::open(&folder, &Role::Dial { net, space })
             .await
@@ -510,6 +566,9 @@ mod tests {
         let host = Host::open(&folder, &Role::Offline).await.unwrap();
         let space = host.node().create_space(&key).await.unwrap();
         space.set_topic_secret(&key, secret).await.unwrap();
+        let anyone = headwater::Subject::Anyone;
+        let reading = space.grant(&key, anyone, headwater::Roles::READ);
+        reading.await.unwrap();
         let id = space.id();
         let naming = folder.change_spaces(|spaces| spaces.add(id, "notes").map(|_| ()));
         naming.unwrap();

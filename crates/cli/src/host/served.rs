@@ -5,9 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use headwater::{AccessPolicy, SpaceId};
-use iroh::EndpointId;
-use n0_future::boxed::BoxFuture;
+use headwater::SpaceId;
 
 /// The spaces that peers may read. Clones are one list.
 #[derive(Debug, Clone)]
@@ -64,12 +62,6 @@ impl Served {
 
     fn lock(&self) -> MutexGuard<'_, Spaces> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AccessPolicy for Served {
-    fn may_read(&self, _remote: EndpointId, space: SpaceId) -> BoxFuture<bool> {
-        Box::pin(std::future::ready(self.contains(space)))
     }
 }
 

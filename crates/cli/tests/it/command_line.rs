@@ -18,8 +18,8 @@ fn a_space_travels_whole_and_a_second_sync_costs_one_round_trip() {
     import(&a, "notes", &lines(3000, 7));
     let one = a.json(&["append", "notes", "hello", "--channel", "c", "--kind", "40"]);
     assert_eq!(
-        one["seq"], 3,
-        "after the genesis event and the topic's secret"
+        one["seq"], 4,
+        "after the genesis event, the topic's secret and the grant to anyone"
     );
 
     let server = a.serve();
@@ -33,7 +33,7 @@ fn a_space_travels_whole_and_a_second_sync_costs_one_round_trip() {
 
     let report = b.json(&["sync", &space]);
     assert_eq!(report["outcome"], "complete", "{report}");
-    assert_eq!(report["events"], 3003);
+    assert_eq!(report["events"], 3004);
     let again = b.json(&["sync", "theirs"]);
     assert_eq!(again["events"], 0);
     assert_eq!(again["round_trips"], 1);
@@ -43,13 +43,17 @@ fn a_space_travels_whole_and_a_second_sync_costs_one_round_trip() {
     let exported = a.export("notes");
     assert_eq!(exported, b.export(&space));
     let records = objects(&exported);
-    assert_eq!(records.len(), 3003);
+    assert_eq!(records.len(), 3004);
     assert_eq!(records[0]["kind"], 0, "the owner's log comes first");
     assert_eq!(records[1]["kind"], 1, "the topic's secret");
-    assert_eq!(records[2]["payload"], "hello");
-    assert_eq!(records[2]["channel"], "c");
-    assert_eq!(records[2]["kind"], 40);
-    let authors: Vec<_> = records[3..]
+    assert_eq!(
+        records[2]["kind"], 2,
+        "whoever knows the id reads and writes"
+    );
+    assert_eq!(records[3]["payload"], "hello");
+    assert_eq!(records[3]["channel"], "c");
+    assert_eq!(records[3]["kind"], 40);
+    let authors: Vec<_> = records[4..]
         .iter()
         .map(|record| record["author"].to_string())
         .collect();
@@ -59,10 +63,10 @@ fn a_space_travels_whole_and_a_second_sync_costs_one_round_trip() {
     for node in [&a, &b] {
         let verified = node.json(&["verify"]);
         assert_eq!(verified["sound"], true);
-        assert_eq!(verified["events"], 3003);
+        assert_eq!(verified["events"], 3004);
     }
     let status = b.json(&["status"]);
-    assert_eq!(status["spaces"][0]["events"], 3003);
+    assert_eq!(status["spaces"][0]["events"], 3004);
     assert_eq!(status["spaces"][0]["name"], "theirs");
 }
 
@@ -116,7 +120,7 @@ fn two_nodes_pull_from_each_other_and_a_third_gets_both() {
     b.json(&["sync", server_a.ticket(&space)]);
     drop(server_a);
 
-    assert_eq!(objects(&a.export(&space)).len(), 2 + 250 + 300);
+    assert_eq!(objects(&a.export(&space)).len(), 3 + 250 + 300);
     assert_eq!(a.export(&space), b.export(&space));
     assert_eq!(a.export(&space), c.export(&space));
 }
@@ -159,7 +163,7 @@ fn a_puller_that_is_killed_again_and_again_loses_nothing_and_goes_on() {
     }
     let report = b.json(&["sync", &space]);
     assert_eq!(report["outcome"], "complete", "{report}");
-    assert_eq!(report["events"], 100_002 - before);
+    assert_eq!(report["events"], 100_003 - before);
     drop(server);
     assert!(a.export(&space) == b.export(&space));
     assert_eq!(b.json(&["verify"])["sound"], true);
@@ -255,7 +259,7 @@ fn a_damaged_space_is_named_while_the_others_are_checked_and_served() {
     assert!(server.first["damaged"][&spaces[1]].is_string());
     assert!(server.first["tickets"][&spaces[1]].is_null());
     for space in [&spaces[0], &spaces[2]] {
-        assert_eq!(b.json(&["sync", server.ticket(space)])["events"], 32);
+        assert_eq!(b.json(&["sync", server.ticket(space)])["events"], 33);
     }
 }
 
@@ -375,6 +379,7 @@ fn served_lines_reach_a_tail_as_they_come() {
     let mut next = || serde_json::from_str::<Value>(&events.next().unwrap().unwrap()).unwrap();
     assert_eq!(next()["kind"], 0, "the history first");
     assert_eq!(next()["kind"], 1);
+    assert_eq!(next()["kind"], 2);
     for number in 0..3 {
         writeln!(input, "line {number}").unwrap();
         assert_eq!(next()["payload"], format!("line {number}"));
@@ -421,6 +426,7 @@ fn served_lines_are_kept_byte_for_byte_and_a_bad_one_is_named_and_left_out() {
     let mut next = || serde_json::from_str::<Value>(&events.next().unwrap().unwrap()).unwrap();
     assert_eq!(next()["kind"], 0);
     assert_eq!(next()["kind"], 1);
+    assert_eq!(next()["kind"], 2);
 
     let mut lines = b"good\n\xff\xfe line\n".to_vec();
     lines.extend(vec![b'x'; (1 << 20) + 1]);
@@ -445,7 +451,7 @@ fn served_lines_are_kept_byte_for_byte_and_a_bad_one_is_named_and_left_out() {
     };
     assert_eq!(tail.signal("INT"), Some(0));
     assert_eq!(server.signal("INT"), Some(0), "it goes on serving");
-    assert_eq!(objects(&a.export("log")).len(), 7);
+    assert_eq!(objects(&a.export("log")).len(), 8);
     assert_eq!(a.export("log"), b.export(&space));
 }
 

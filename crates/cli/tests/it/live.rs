@@ -27,12 +27,12 @@ fn a_third_node_that_knows_only_one_other_gets_everything_and_is_heard_by_all() 
     // B was told of A, C of B alone; neither has pulled.
     b.json(&["space", "join", at_a.ticket(&space), "--name", "shared"]);
     let at_b = b.serve();
-    until("B gets the history", || space_of(b)["events"] == 502);
+    until("B gets the history", || space_of(b)["events"] == 503);
     drop(at_b);
     let at_b = b.serve();
     c.json(&["space", "join", at_b.ticket(&space), "--name", "shared"]);
     let _at_c = c.serve();
-    until("C gets the history", || space_of(c)["events"] == 502);
+    until("C gets the history", || space_of(c)["events"] == 503);
 
     let (mut next_at_a, _tail_at_a) = tail(a, &["shared"]);
     let (mut next_at_c, _tail_at_c) = tail(c, &["shared"]);
@@ -73,7 +73,7 @@ fn two_that_met_find_each_other_again_without_the_third_who_brought_them_togethe
         counts.all(|count| count == 2)
     });
     until("all have the space", || {
-        let mut held = nodes.iter().map(|node| space_of(node)["events"] == 2);
+        let mut held = nodes.iter().map(|node| space_of(node)["events"] == 3);
         held.all(|held| held)
     });
     until("B has met C", || {
@@ -84,7 +84,7 @@ fn two_that_met_find_each_other_again_without_the_third_who_brought_them_togethe
 
     let _servers = [serve_at(b, ports[0]), serve_at(c, ports[1])];
     c.json(&["append", "shared", "without A"]);
-    until("B hears C", || objects(&b.export("shared")).len() == 3);
+    until("B hears C", || objects(&b.export("shared")).len() == 4);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn an_owner_whom_no_ticket_told_of_anybody_syncs_with_those_it_met() {
     let at_a = a.serve();
     b.json(&["space", "join", at_a.ticket(&space), "--name", "shared"]);
     let _at_b = b.serve();
-    until("B has the space", || space_of(&b)["events"] == 2);
+    until("B has the space", || space_of(&b)["events"] == 3);
     until("A has met B", || {
         let text = std::fs::read_to_string(a.data.join("spaces.json")).unwrap();
         text.contains(b.json(&["id"])["endpoint_id"].as_str().unwrap())
@@ -125,6 +125,7 @@ fn a_tail_joins_the_gossip_and_status_shows_what_goes_on() {
     let (mut next, _tail) = tail(&b, &[server.ticket(&space)]);
     assert_eq!(next()["kind"], 0);
     assert_eq!(next()["kind"], 1);
+    assert_eq!(next()["kind"], 2);
     for (node, other) in [(&a, &b), (&b, &a)] {
         let other = other.json(&["id"])["endpoint_id"].clone();
         until("a neighbour", || {
@@ -153,6 +154,7 @@ fn without_gossip_a_tail_follows_the_peer_of_its_ticket() {
     let (mut next, _tail) = tail(&b, &[server.ticket(&space), "--no-gossip"]);
     assert_eq!(next()["kind"], 0);
     assert_eq!(next()["kind"], 1);
+    assert_eq!(next()["kind"], 2);
     a.json(&["append", "notes", "hello"]);
     assert_eq!(next()["payload"], "hello");
     for node in [&a, &b] {
@@ -172,6 +174,7 @@ fn a_tail_with_gossip_follows_a_peer_that_has_none() {
     let (mut next, _tail) = tail(&b, &[server.ticket(&space)]);
     assert_eq!(next()["kind"], 0);
     assert_eq!(next()["kind"], 1);
+    assert_eq!(next()["kind"], 2);
     a.json(&["append", "notes", "hello"]);
     assert_eq!(next()["payload"], "hello");
 }
@@ -185,7 +188,7 @@ fn a_space_created_or_joined_while_the_node_runs_goes_live_at_once() {
     create(&a, "late");
     let ticket = a.json(&["space", "ticket", "late"])["ticket"].clone();
     b.json(&["space", "join", ticket.as_str().unwrap(), "--name", "late"]);
-    until("B gets the space", || space_of(&b)["events"] == 2);
+    until("B gets the space", || space_of(&b)["events"] == 3);
     b.json(&["append", "late", "and back"]);
     until("A hears B", || {
         objects(&a.export("late")).pop().unwrap()["payload"] == "and back"

@@ -1,5 +1,6 @@
 //! The command, run as people and scripts run it.
 
+mod access;
 mod command_line;
 mod harness;
 mod live;

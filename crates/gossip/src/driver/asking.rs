@@ -9,6 +9,9 @@
 //! for it. Who was not answered for in [`BridgeLimits::policy_timeout`] is neither believed nor
 //! pulled from, and a neighbour is asked about again.
 //!
+//! When the policy tells that its answers may have changed, it is asked about every neighbour anew:
+//! who lost access is none any more, and who gained it becomes one.
+//!
 //! Invariant: one question about a peer at a time, and what waits for answers is bounded.
 
 use std::{
@@ -17,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use headwater::{AccessPolicy, Space};
+use headwater::{AccessPolicy, Changes, Space};
 use headwater_proto::announcer::Announcer;
 use headwater_wire::{SpaceId, legacy::LegacyMessage};
 use iroh::EndpointId;
@@ -69,6 +72,9 @@ pub(super) struct TooMany(Asked);
 /// Questions under way, and who is next to this node on the topic.
 pub(crate) struct Asking {
     policy: Arc<dyn AccessPolicy>,
+    changes: Changes,
+    /// How many changes there were when all were asked about last.
+    changes_seen: u64,
     space: SpaceId,
     answer_within: Duration,
     again_after: Duration,
@@ -84,8 +90,12 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn new(space: &Space, limits: &BridgeLimits) -> Self {
+        let policy = Arc::clone(space.node().policy());
+        let changes = policy.changes();
         Self {
-            policy: Arc::clone(space.node().policy()),
+            changes_seen: changes.times(),
+            changes,
+            policy,
             space: space.id(),
             answer_within: limits.policy_timeout,
             again_after: limits.policy_again,
@@ -99,7 +109,7 @@ impl Asking {
 
     /// What the policy says of a peer; `None` if it does not say in time.
     pub(super) fn may_read(&self, peer: EndpointId) -> BoxFuture<Option<bool>> {
-        let asked = self.policy.may_read(peer, self.space);
+        let asked = self.policy.may_announce(peer, self.space);
         let answered = timeout(self.answer_within, asked);
         Box::pin(async move { answered.await.ok() })
     }
@@ -163,6 +173,8 @@ impl Asking {
             answers,
             again,
             waiting,
+            changes,
+            changes_seen,
             ..
         } = self;
         let first = again.front().copied();
@@ -174,6 +186,10 @@ impl Asking {
             peer = due(first) => {
                 again.pop_front();
                 Woken::AskAgain(peer)
+            }
+            times = changes.other_than(*changes_seen) => {
+                *changes_seen = times;
+                Woken::PolicyChanged
             }
         }
     }
@@ -215,7 +231,19 @@ impl Driver {
         }
     }
 
-    /// Asks about a neighbour that is not admitted.
+    /// Asks about every neighbour, admitted or not.
+    pub(super) async fn ask_about_all(&mut self) {
+        for peer in self.asking.linked.clone() {
+            if self.asking.waiting.contains_key(&peer) {
+                // That answer may be from before the change.
+                self.asking.ask_later(peer);
+            } else {
+                self.ask_about(peer).await;
+            }
+        }
+    }
+
+    /// Asks about a neighbour.
     pub(super) async fn ask_about(&mut self, peer: EndpointId) {
         if !self.asking.linked.contains(&peer) {
             return;

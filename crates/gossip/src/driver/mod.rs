@@ -137,9 +137,10 @@ enum Woken {
     Link(LinkEvent),
     Grown(Vec<LogGrowth>),
     Applied(Vec<Heard>),
-    Pulled(PullEnd),
+    Pulled(Box<PullEnd>),
     Answered(asking::Answer),
     AskAgain(EndpointId),
+    PolicyChanged,
     Moved(moving::Moved),
     Old(old::Due),
     Prove,
@@ -163,9 +164,10 @@ impl Driver {
                 Woken::Link(event) => self.on_link(event).await,
                 Woken::Grown(grown) => self.on_grown(grown).await,
                 Woken::Applied(applied) => self.on_applied(applied).await,
-                Woken::Pulled((peer, end)) => self.on_pulled(peer, end).await,
+                Woken::Pulled(ended) => self.on_pulled(ended.0, ended.1).await,
                 Woken::Answered(answer) => self.on_answer(answer).await,
                 Woken::AskAgain(peer) => self.ask_about(peer).await,
+                Woken::PolicyChanged => self.ask_about_all().await,
                 Woken::Moved(moved) => self.on_moved(moved).await,
                 Woken::Old(due) => self.on_old_due(due).await,
                 Woken::Prove => self.prove_delivered(),
@@ -195,7 +197,7 @@ impl Driver {
             event = self.link.next(), if reads => Woken::Link(event),
             grown = self.growth.next() => Woken::Grown(grown),
             applied = running(&mut self.applying) => Woken::Applied(applied),
-            Some(end) = self.pulls.next(), if !self.pulls.is_empty() => Woken::Pulled(end),
+            Some(end) = self.pulls.next(), if !self.pulls.is_empty() => Woken::Pulled(Box::new(end)),
             due = self.asking.next() => due,
             moved = self.moving.next() => Woken::Moved(moved),
             due = self.old.due() => Woken::Old(due),
@@ -242,7 +244,10 @@ impl Driver {
         if self.digest == HeadsDigest::EMPTY {
             return;
         }
-        if self.history.vouched(provider, &self.shared.neighbors()) {
+        let policy = self.space.node().policy();
+        let trusted = policy.trusts(provider, self.space.id());
+        let neighbors = self.shared.neighbors();
+        if self.history.vouched(provider, trusted, &neighbors) {
             debug!("history complete");
             self.shared.tell(BridgeEvent::HistoryComplete);
         }
@@ -257,7 +262,14 @@ impl Driver {
             }
         }
         let mut news = News::default();
+        let mut cut = Vec::new();
         for growth in grown {
+            if growth.forked.is_some() {
+                self.fresh.forget(&growth.author);
+                self.deferred.retain(|grew| grew.author != growth.author);
+                cut.push(growth.author);
+                continue;
+            }
             let in_flight = self.in_flight.get(&growth.author);
             // What is in flight is not verified: it says nothing of what is written here.
             let in_flight =
@@ -273,6 +285,11 @@ impl Driver {
         if !news.is_empty() {
             self.report_grown(news, self.digest);
             self.carry_out().await;
+        }
+        if !cut.is_empty() {
+            let digest = self.read_digest().await;
+            self.shared
+                .announcer(|it, now| it.handle_cut(digest, &cut, now));
         }
         self.report_at
             .get_or_insert_with(|| time::Instant::now() + REPORT_AFTER);

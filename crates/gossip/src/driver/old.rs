@@ -326,7 +326,7 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use headwater::{EventDraft, Headwater, generate_author};
+    use headwater::{EventDraft, Headwater, Open, generate_author};
 
     use super::*;
 
@@ -383,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn a_dump_explains_what_it_brought_and_nothing_written_here() {
         let writing = generate_author();
-        let node = Headwater::builder().open();
+        let node = Headwater::builder().policy(Open).open();
         let space = node.create_space(&writing).await.unwrap();
         let mut growth = space.growth();
         let draft = EventDraft::new(16, 0, vec![5; 100]);

@@ -143,6 +143,7 @@ impl Driver {
             } else {
                 heard.sender
             };
+            let contradicted = heard.contradicts.then(|| peer_id(heard.sender));
             let heard = HeardAnnouncement {
                 from: peer_id(heard.sender),
                 delivered_by: peer_id(relay),
@@ -150,8 +151,12 @@ impl Driver {
                 periodic: heard.periodic,
                 claims: heard.claims,
             };
-            self.shared
-                .announcer(|it, now| it.handle_announcement(heard, now));
+            self.shared.announcer(|it, now| {
+                it.handle_announcement(heard, now);
+                if let Some(sender) = contradicted {
+                    it.handle_contradiction(sender, now);
+                }
+            });
         }
         // While one batch follows the other the loop never finds a moment without one.
         if self.report_at.is_some_and(|at| at <= Instant::now()) {

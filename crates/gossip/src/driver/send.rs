@@ -37,6 +37,11 @@ impl Driver {
                 None => heads.extend(self.signed_head(author).await),
             }
         }
+        if !periodic && heads.is_empty() && runs.is_empty() {
+            // All of it was cut meanwhile: whoever hears of it compares digests.
+            periodic = true;
+            self.read_digest().await;
+        }
         heads.sort_by_key(|head| head.author);
         heads.dedup_by_key(|head| head.author);
         let mut announcement = HeadAnnouncement {

@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use headwater_proto::{
-    HeadRecord, HeadsPage, LocalClock, Requester, RequesterConfig, RequesterOutput, SessionError,
-    SyncEnd,
+    AppliedRun, HeadRecord, HeadsPage, LocalClock, Requester, RequesterConfig, RequesterOutput,
+    SessionError, SyncEnd,
 };
 use headwater_store::StoreError;
-use headwater_wire::CloseCode;
-use iroh::endpoint::{ReadError, WriteError};
+use headwater_wire::{AppendError, AuthorId, CloseCode};
 use n0_future::time::{Instant, timeout};
 use tracing::debug;
 
@@ -17,8 +16,11 @@ use crate::{
     apply::{Applier, ApplyError},
     blocking::{Panicked, Queries, blocking},
     connections::close,
-    frames::{Filled, FrameReader, FrameWriter},
+    exchange::{self, Broken, Moved, Transfer},
+    fork::Repairs,
+    frames::{FrameReader, FrameWriter},
     limits::Limits,
+    policy::node_key,
     sync::{SyncError, SyncReport},
 };
 
@@ -33,8 +35,13 @@ pub(super) struct Session {
     applier: Applier,
     started: Instant,
     queries: Queries<Answer>,
-    /// Bytes moved when that last counted as progress.
-    noted: u64,
+    transfer: Transfer,
+    /// The authors left out because they forked.
+    pub(super) repairs: Repairs,
+    /// The history of a live sync, complete but for these authors.
+    unreported: Option<Box<SyncEnd>>,
+    /// When the history was complete.
+    pub(super) complete_at: Option<Duration>,
     /// The report on the history, once it is complete.
     pub(super) history: Option<SyncReport>,
 }
@@ -81,13 +88,16 @@ impl Pull<'_> {
             limits: inner.limits.session.clone(),
         };
         Ok(Session {
-            session: Requester::new(config, clock, Duration::ZERO),
+            session: Requester::new(config, clock, Duration::ZERO).with_provider(node_key(peer)),
             reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
             writer: FrameWriter::new(send, Arc::clone(&inner.metrics), &inner.limits),
             applier: Applier::spawn(Arc::clone(inner), space, peer),
             started: Instant::now(),
             queries: Queries::new(),
-            noted: 0,
+            transfer: Transfer::default(),
+            repairs: Repairs::new(inner, &self.in_use.link, space),
+            unreported: None,
+            complete_at: None,
             history: None,
         })
     }
@@ -113,7 +123,7 @@ impl Pull<'_> {
             match happened {
                 Ok(()) => running.note_transfer(&self.inner.limits),
                 Err(Interrupt::Deaf) => deaf = true,
-                Err(Interrupt::Error(SyncError::Stopped)) if running.history.is_some() => {
+                Err(Interrupt::Error(SyncError::Stopped)) if running.is_live() => {
                     // The peer answers with the end of its stream, after what is on its way.
                     running.writer.finish();
                     stopping.get_or_insert(Instant::now() + STOP_PATIENCE);
@@ -143,15 +153,16 @@ impl Pull<'_> {
                     self.feedback.progress.send_replace(Some(progress));
                 }
                 RequesterOutput::HistoryComplete(end) => {
-                    self.places.history_done();
-                    let report = self.report(&end, running);
-                    debug!(events = report.events, "history complete, live now");
-                    if let Some(history) = self.feedback.history.take() {
-                        history.send(report.clone()).ok();
-                    }
-                    running.history = Some(report);
+                    running.complete_at = Some(running.now());
+                    running.add_repairs(&end);
+                    running.unreported = Some(Box::new(end));
+                    self.report_history(running);
                 }
-                RequesterOutput::Finished(end) => return Ok(Some(end)),
+                RequesterOutput::Finished(end) => {
+                    let now = running.now();
+                    running.complete_at.get_or_insert(now);
+                    return Ok(Some(end));
+                }
                 _ => debug!("the session asked for something unknown"),
             }
         }
@@ -161,7 +172,8 @@ impl Pull<'_> {
     /// Waits for the next thing to happen, and tells the session.
     async fn wait(&mut self, running: &mut Session, deaf: bool) -> Result<(), Interrupt> {
         let deadline = running.deadline();
-        let stalls_at = running.writer.stalls_at(self.inner.limits.write_stall);
+        let is_live = running.is_live();
+        let repairing = !running.repairs.are_over();
         let wants = running.session.wants_message();
         let started = running.started;
         let Session {
@@ -170,41 +182,82 @@ impl Pull<'_> {
             writer,
             applier,
             queries,
+            repairs,
             ..
         } = running;
         tokio::select! {
-            filled = reader.fill(), if wants => match filled {
-                Ok(Filled::Bytes) => {}
-                Ok(Filled::End) => session.handle_stream_end()?,
-                Ok(Filled::Cut) => {
+            moved = exchange::step(reader, writer, &self.inner.limits, wants, !deaf) => match moved {
+                Ok(Moved::Bytes) => {}
+                Ok(Moved::End) => session.handle_stream_end()?,
+                Err(Broken::Cut) => {
                     return Err(SessionError::StreamEnded { phase: "in mid frame" }.into());
                 }
-                Err(ReadError::Reset(code)) => {
-                    return Err(session.handle_reset(code.into_inner()).into());
+                Err(Broken::Closed) => {
+                    return Err(SessionError::StreamEnded { phase: "reading" }.into());
                 }
-                Err(ReadError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
-                Err(_closed) => return Err(SessionError::StreamEnded { phase: "reading" }.into()),
-            },
-            sent = writer.send_some(), if !deaf => match sent {
-                Ok(()) => {}
-                Err(WriteError::ConnectionLost(error)) => return Err(SyncError::from(error).into()),
-                Err(_stopped) => return Err(Interrupt::Deaf),
+                Err(Broken::Reset(code)) => return Err(session.handle_reset(code).into()),
+                Err(Broken::Deaf(_)) => return Err(Interrupt::Deaf),
+                Err(Broken::Lost(error)) => return Err(SyncError::from(error).into()),
+                Err(Broken::Stalled { after }) => {
+                    return Err(SyncError::WriteStalled { after }.into());
+                }
             },
             applied = applier.next() => match applied {
-                Ok(applied) => session.handle_applied(applied, started.elapsed())?,
+                Ok(applied) => {
+                    if is_live {
+                        // It is cut here: the peer had better know as well.
+                        forked(&applied).for_each(|author| repairs.add(author));
+                    }
+                    session.handle_applied(applied, started.elapsed())?;
+                }
                 Err(error) => return Err(not_applied(session, error).into()),
             },
+            repaired = repairs.next(), if repairing => {
+                repaired?;
+                self.report_history(running);
+            }
             answer = queries.next() => match answer.map_err(SyncError::from)? {
                 Answer::Head(head) => session.handle_owner_head(head.map_err(SyncError::store)?)?,
                 Answer::Heads(page) => session.handle_heads(page.map_err(SyncError::store)?)?,
             },
             () = at(deadline) => session.handle_timeout(started.elapsed())?,
-            () = at(stalls_at), if !deaf => {
-                let after = self.inner.limits.write_stall;
-                return Err(SyncError::WriteStalled { after }.into());
-            }
             Some(()) = self.feedback.stop.recv() => return Err(SyncError::Stopped.into()),
             () = self.inner.closing() => return Err(SyncError::ShuttingDown.into()),
+        }
+        Ok(())
+    }
+
+    /// Reports on the history of a live sync, once the authors it left out were seen to.
+    fn report_history(&mut self, running: &mut Session) {
+        if !running.repairs.are_over() {
+            return;
+        }
+        let Some(end) = running.unreported.take() else {
+            return;
+        };
+        self.places.history_done();
+        let report = self.report(&end, running);
+        debug!(events = report.events, "history complete, live now");
+        if let Some(history) = self.feedback.history.take() {
+            history.send(report.clone()).ok();
+        }
+        running.history = Some(report);
+    }
+
+    /// Sees to the authors that the history left out, and to those the live part has met.
+    pub(super) async fn repair(
+        &mut self,
+        running: &mut Session,
+        end: &SyncEnd,
+    ) -> Result<(), SyncError> {
+        running.add_repairs(end);
+        while !running.repairs.are_over() {
+            tokio::select! {
+                repaired = running.repairs.next() => repaired?,
+                // The history is complete: what is left is for the next sync.
+                Some(()) = self.feedback.stop.recv() => return Ok(()),
+                () = self.inner.closing() => return Err(SyncError::ShuttingDown),
+            }
         }
         Ok(())
     }
@@ -230,14 +283,7 @@ impl Pull<'_> {
 
     /// Tells the peer why, and ends what the code says is to end.
     pub(super) fn abandon(&self, running: &mut Session, error: &SyncError) {
-        let code = match error {
-            SyncError::Session(error) => error.close_code(),
-            SyncError::Store(_) | SyncError::Encode(_) | SyncError::Panicked => CloseCode::Internal,
-            SyncError::WriteStalled { .. } => CloseCode::TimedOut,
-            SyncError::Stopped => CloseCode::Cancelled,
-            SyncError::ShuttingDown => CloseCode::ShuttingDown,
-            _ => CloseCode::Done,
-        };
+        let code = error.close_code();
         running.reader.stop(code);
         running.writer.reset(code);
         if code == CloseCode::TimedOut {
@@ -256,10 +302,20 @@ impl Session {
         self.started.elapsed()
     }
 
+    /// Whether the history is behind it, and the live part goes on.
+    fn is_live(&self) -> bool {
+        self.history.is_some() || self.unreported.is_some()
+    }
+
+    fn add_repairs(&mut self, end: &SyncEnd) {
+        for fork in &end.forks {
+            self.repairs.add(fork.author);
+        }
+    }
+
     fn note_transfer(&mut self, limits: &Limits) {
-        let moved = self.reader.received() + self.writer.sent();
-        if moved - self.noted >= limits.progress_bytes() {
-            self.noted = moved;
+        let (reader, writer) = (&self.reader, &self.writer);
+        if self.transfer.is_progress(reader, writer, limits) {
             self.session.handle_transfer(self.now());
         }
     }
@@ -280,6 +336,14 @@ impl From<SessionError> for Interrupt {
     fn from(error: SessionError) -> Self {
         Self::Error(error.into())
     }
+}
+
+/// The authors whose runs were refused because they fork.
+fn forked(applied: &[AppliedRun]) -> impl Iterator<Item = AuthorId> {
+    applied.iter().filter_map(|applied| match &applied.outcome {
+        Err(AppendError::Forked { author, .. }) => Some(*author),
+        _ => None,
+    })
 }
 
 fn not_applied(session: &mut Requester, error: ApplyError) -> SyncError {

@@ -39,6 +39,10 @@
 //! - it is unknown: if it still is after `settle`, Trickle is reset, and we pull. A pull heals both
 //!   sides.
 //!
+//! A log that is cut, because it forks, has no head to be announced: the new digest is, unless
+//! somebody was faster. An announcement that contradicts a log held here leads to a pull from its
+//! sender, not from the neighbour that delivered it, which may hold neither branch.
+//!
 //! The wait is what keeps a busy network quiet: while somebody writes, digests differ everywhere
 //! for as long as an announcement travels.
 //!
@@ -236,6 +240,34 @@ impl Announcer {
         }
     }
 
+    /// Logs of ours were cut, because they are proven to fork; `digest` is the digest afterwards.
+    ///
+    /// Nobody can name such a log by a head, and nothing above the cut comes any more: so nothing of
+    /// it is announced or asked for, and the new digest tells everybody else, once, and soon. Who
+    /// hears of it pulls, and is brought both branches.
+    pub fn handle_cut(&mut self, digest: HeadsDigest, authors: &[AuthorId], now: Duration) {
+        for author in authors {
+            self.wants.held(*author, u64::MAX);
+            self.outbox.forget(author);
+        }
+        self.forget_contradictions();
+        if self.change_digest(digest, now).is_none() {
+            let until = now.saturating_add(self.draws.up_to(self.config.pull_jitter));
+            self.outbox.hold_digest(until);
+            self.trickle.inconsistent(now, &mut self.draws);
+        }
+        self.go_on(now);
+    }
+
+    /// What a peer announced contradicts a log held here, or it does not know that the log is cut.
+    /// No head says which: it is compared with by a pull, soon, and by no more than one in *Imin*.
+    ///
+    /// To be reported after the announcement.
+    pub fn handle_contradiction(&mut self, from: PeerId, now: Duration) {
+        self.compare_soon(from, now);
+        self.go_on(now);
+    }
+
     /// What we hold of wanted authors. To be reported before the end of a pull, so that the pull
     /// is judged by what it brought; [`Announcer::wanted`] names whom to look up.
     pub fn handle_held(&mut self, heads: Vec<(AuthorId, u64)>) {
@@ -409,16 +441,16 @@ impl Announcer {
         self.outputs.push_back(output);
     }
 
-    fn change_digest(&mut self, digest: HeadsDigest, now: Duration) {
-        let Some(alone) = self.digests.change(digest, now) else {
-            return;
-        };
+    /// Tells whether somebody announced this digest before, and whether alone.
+    fn change_digest(&mut self, digest: HeadsDigest, now: Duration) -> Option<bool> {
+        let alone = self.digests.change(digest, now)?;
         self.trickle.consistent();
         // Somebody had all this before us. If its digest came beside heads, not everybody compared
         // it: then the digest will be announced for it.
         if self.outbox.drop_held() && !alone {
             self.trickle.inconsistent(now, &mut self.draws);
         }
+        Some(alone)
     }
 
     fn count_difference(&mut self, now: Duration) {

@@ -83,6 +83,20 @@ impl Outbox {
         }
     }
 
+    /// The digest is news, and no head says it. It is announced after `until`, unless somebody else
+    /// does before.
+    pub(super) fn hold_digest(&mut self, until: Duration) {
+        self.held_too_much = true;
+        self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+    }
+
+    /// Nothing of this log is to be announced.
+    pub(super) fn forget(&mut self, author: &AuthorId) {
+        self.pending.remove(author);
+        self.held.remove(author);
+        self.settle_due();
+    }
+
     /// Somebody else has just what we have: what is held is no news. False if nothing is.
     pub(super) fn drop_held(&mut self) -> bool {
         self.not_repeated += self.held.len() as u64;
@@ -103,6 +117,10 @@ impl Outbox {
         if own.is_none_or(|own| own < seq) {
             self.heard.insert(author, seq, max_heard);
         }
+        self.settle_due();
+    }
+
+    fn settle_due(&mut self) {
         if self.pending.is_empty() && !self.digest_only {
             self.due = None;
         }

@@ -15,7 +15,8 @@ pub(super) struct Peer {
     pub(super) neighbor: bool,
     /// We are known to hold all it held at some time since it became a neighbour.
     pub(super) settled: bool,
-    /// When it is to be compared with, as a new neighbour, if nothing settles it before. Kept apart
+    /// When it is to be compared with, as a new neighbour or as what it announced contradicts us,
+    /// if nothing settles it before. Kept apart
     /// from `due`: what is asked of it earlier for another reason is no reason to compare earlier.
     pub(super) check: Option<Duration>,
     /// When to look whether there is a reason to pull from it.
@@ -24,6 +25,8 @@ pub(super) struct Peer {
     pub(super) difference: Option<Difference>,
     /// Its digests are not compared until then.
     pub(super) compared_until: Duration,
+    /// What it announces is no reason to compare at once until then.
+    pub(super) contradicted_until: Duration,
     /// Pulls that failed in a row.
     pub(super) failures: u32,
     /// Not to be asked until then.
@@ -143,7 +146,7 @@ impl Peers {
                     .min_by_key(|(_, peer)| peer.touched)
                     .map(|(id, _)| *id)
             };
-            let leaves = oldest(|peer| peer.due.is_none())
+            let leaves = oldest(|peer| peer.due.is_none() && peer.check.is_none())
                 .or_else(|| oldest(|peer| peer.demerits() > 0))
                 .or_else(|| oldest(|_| true).filter(|_| neighbor));
             match leaves {

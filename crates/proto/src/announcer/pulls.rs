@@ -79,6 +79,34 @@ impl Announcer {
         self.schedule(asked, settled.saturating_add(wait));
     }
 
+    /// Compares with a peer by a pull, once in *Imin*: with a neighbour at once, with another after
+    /// longer, as everybody who heard the same may.
+    pub(super) fn compare_soon(&mut self, id: PeerId, now: Duration) {
+        if !self.remember_peer(id) {
+            return;
+        }
+        let (jitter, pause) = (self.config.pull_jitter, self.config.trickle.i_min);
+        let (soon, late) = (self.draws.up_to(jitter), self.draws.up_to(pause));
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        if now < peer.contradicted_until {
+            return;
+        }
+        let wait = if peer.neighbor { soon } else { late };
+        let at = now.saturating_add(wait);
+        peer.settled = false;
+        peer.check = Some(peer.check.map_or(at, |check| check.min(at)));
+        peer.contradicted_until = at.saturating_add(pause);
+    }
+
+    /// What contradicted is settled: only neighbours are still to be compared with.
+    pub(super) fn forget_contradictions(&mut self) {
+        for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.neighbor) {
+            peer.check = None;
+        }
+    }
+
     /// Whether asking the peer now would bring nothing: it failed lately, or answers slowly.
     fn rests(&self, id: PeerId, now: Duration) -> bool {
         let rests_until = self.peers.get(id).map(|peer| peer.rests_until);

@@ -1,6 +1,8 @@
 //! The end of a pull: what the responder says of it against what came, and what is reported.
 
-use headwater_wire::{EventRef, HistorySyncComplete, SyncOutcome, Truncation};
+use headwater_wire::{
+    EventRef, HeadsDigest, HistorySyncComplete, Receipt, ReceiptFacts, SyncOutcome, Truncation,
+};
 
 use super::{HistoryEnd, LiveEnd, LocalClock, Phase, Requester, RequesterOutput, SyncEnd, Tally};
 use crate::SessionError;
@@ -17,10 +19,10 @@ impl Requester {
             }
             SyncOutcome::Truncated(Truncation::Budget) => end == HistoryEnd::Budget,
             SyncOutcome::Truncated(Truncation::Forked { authors }) => {
-                end == HistoryEnd::Whole && *authors >= self.notices.max(1)
+                end == HistoryEnd::Whole && self.notices > 0 && *authors == self.notices
             }
             SyncOutcome::Truncated(Truncation::Stubbed) => {
-                end == HistoryEnd::Whole && self.ledger.stubs > 0
+                end == HistoryEnd::Whole && self.ledger.stubs > 0 && self.notices == 0
             }
         };
         if !fits {
@@ -120,6 +122,7 @@ impl Requester {
                 computed,
             });
         }
+        let receipt = self.check_receipt(complete)?;
         let mut round_trips = 1 + self.heads.further_windows();
         round_trips += u32::from(self.asked_for_heads);
         Ok(self.updated(SyncEnd {
@@ -130,12 +133,37 @@ impl Requester {
             stubs: self.ledger.stubs,
             forks: Vec::new(),
             forked_authors: 0,
+            unaccepted_authors: 0,
             round_trips,
             first_digest_equal: equal,
             joined_digest: computed,
             stream_generation: complete.stream_generation,
+            receipt,
             live: None,
         }))
+    }
+
+    /// The receipt, if there is one and it is known whose it has to be.
+    fn check_receipt(
+        &self,
+        complete: &HistorySyncComplete,
+    ) -> Result<Option<Receipt>, SessionError> {
+        let (Some(signature), Some(provider)) = (complete.receipt, self.provider) else {
+            return Ok(None);
+        };
+        let stated = match self.clock {
+            LocalClock::Held { digest, .. } => digest,
+            LocalClock::Empty => HeadsDigest::EMPTY,
+        };
+        let receipt = Receipt {
+            provider,
+            facts: ReceiptFacts::of(self.request, stated, complete),
+            signature,
+        };
+        match receipt.verify() {
+            Ok(true) => Ok(Some(receipt)),
+            Ok(false) | Err(_) => Err(SessionError::WrongReceipt),
+        }
     }
 
     /// The end with the figures as they are now. A fork only our store knows of counts too.
@@ -145,6 +173,7 @@ impl Requester {
         end.received = self.progress.received;
         end.forks.clone_from(&self.ledger.forks);
         end.forked_authors = self.ledger.forked_authors;
+        end.unaccepted_authors = self.ledger.unaccepted.count();
         let named = match end.outcome {
             SyncOutcome::Complete => 0,
             SyncOutcome::Truncated(Truncation::Forked { authors }) => authors,

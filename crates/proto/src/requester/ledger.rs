@@ -8,7 +8,7 @@
 //! Invariant: runs are applied in the order they were received, so one queue of heads answers
 //! one queue of authors, and both are bounded by the bytes not yet applied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use headwater_wire::{AppendError, AuthorHead, AuthorId, ClockEntry, HeadsDigest, Run};
 
@@ -28,7 +28,7 @@ const EVENT_MEMORY: usize = 96;
 /// What a run waiting for the store takes at most, near enough: its bytes; all of them that are
 /// no payload once more, since causal references are kept decoded beside them; and the constants
 /// above. Small events are mostly the latter.
-pub(super) fn memory_of(run: &Run) -> usize {
+pub(crate) fn memory_of(run: &Run) -> usize {
     let bytes = run.as_bytes().len();
     let payload = usize::try_from(run.payload_bytes()).unwrap_or(bytes);
     bytes + bytes.saturating_sub(payload) + RUN_MEMORY + EVENT_MEMORY * run.event_count()
@@ -76,6 +76,34 @@ pub(super) struct Ledger {
     unlisted: Option<AuthorId>,
     /// Authors whose logs began here with a live run.
     pub(super) new_live_authors: u64,
+    pub(super) unaccepted: Unaccepted,
+}
+
+/// Authors of whom the store did not accept a run: it is nobody's fault, and the others go on.
+#[derive(Debug, Default)]
+pub(super) struct Unaccepted {
+    authors: BTreeSet<AuthorId>,
+    is_full: bool,
+}
+
+impl Unaccepted {
+    fn note(&mut self, author: AuthorId) {
+        if self.authors.len() < MAX_LISTED_FORKS {
+            self.authors.insert(author);
+        } else {
+            self.is_full = true;
+        }
+    }
+
+    /// Whether the author is one of them, or may be: the list is bounded.
+    fn may_hold(&self, author: &AuthorId) -> bool {
+        self.is_full || self.authors.contains(author)
+    }
+
+    /// How many there are; with a full list, a lower bound.
+    pub(super) fn count(&self) -> u64 {
+        self.authors.len() as u64
+    }
 }
 
 impl Ledger {
@@ -162,10 +190,12 @@ impl Ledger {
             // Somebody else delivered it meanwhile.
             Err(AppendError::Stale { .. }) => {}
             Err(AppendError::Forked { seq, .. }) => {
-                self.refused(part, Fork { author, seq: *seq });
+                self.refused(part, Fork::met(author, *seq));
             }
-            // What follows a fork cannot fit either.
+            Err(AppendError::NotAccepted { .. }) => self.unaccepted.note(author),
+            // What follows a fork, or what was not accepted, cannot fit either.
             Err(_) if self.is_forked(&author) => {}
+            Err(AppendError::Gap { .. }) if self.unaccepted.may_hold(&author) => {}
             Err(error) => {
                 return Err(SessionError::RunRefused {
                     author,
@@ -333,9 +363,9 @@ mod tests {
             let mut key = [3; 32];
             key[..8].copy_from_slice(&n.to_be_bytes());
             let author = AuthorId::from_bytes(key);
-            ledger.fork(Fork { author, seq: 1 });
+            ledger.fork(Fork::met(author, 1));
             if n < MAX_LISTED_FORKS as u64 {
-                ledger.fork(Fork { author, seq: 2 });
+                ledger.fork(Fork::met(author, 2));
             }
         }
         assert_eq!(ledger.forks.len(), MAX_LISTED_FORKS);
@@ -350,8 +380,7 @@ mod tests {
     }
 
     fn fork_of(n: u64) -> Fork {
-        let author = numbered(n);
-        Fork { author, seq: 1 }
+        Fork::met(numbered(n), 1)
     }
 
     #[test]

@@ -23,7 +23,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use headwater_wire::{
-    Clock, HistorySyncComplete, Message, RunError, SyncFilter, SyncPlan, SyncRequestV2,
+    Clock, HistorySyncComplete, MemberKey, Message, RequestHash, RunError, SyncFilter, SyncPlan,
+    SyncRequestV2,
 };
 
 pub use output::{
@@ -36,6 +37,7 @@ use crate::{
 use batches::Backlog;
 use heads::StatedHeads;
 use ledger::Ledger;
+pub(crate) use ledger::memory_of;
 use segment::SegmentIntake;
 
 #[derive(Debug)]
@@ -93,6 +95,9 @@ impl Phase {
 pub struct Requester {
     config: RequesterConfig,
     clock: LocalClock,
+    request: RequestHash,
+    /// Whose receipt is taken.
+    provider: Option<MemberKey>,
     phase: Phase,
     heads: StatedHeads,
     ledger: Ledger,
@@ -116,16 +121,16 @@ impl Requester {
             LocalClock::Held { owner, digest, .. } => (Some(owner), Clock::Digest(digest)),
         };
         let mut outputs = VecDeque::new();
-        outputs.push_back(RequesterOutput::Send(Message::SyncRequestV2(
-            SyncRequestV2 {
-                request_id: config.request_id,
-                space: config.space,
-                clock: wire_clock,
-                filter: SyncFilter::default(),
-                budget: config.budget,
-                live: config.live,
-            },
-        )));
+        let request = SyncRequestV2 {
+            request_id: config.request_id,
+            space: config.space,
+            clock: wire_clock,
+            filter: SyncFilter::default(),
+            budget: config.budget,
+            live: config.live,
+        };
+        let request_hash = RequestHash::of(&request);
+        outputs.push_back(RequesterOutput::Send(Message::SyncRequestV2(request)));
         // One head less than a chunk holds: the first chunk has the owner's beside.
         let page = config.limits.page() - 1;
         let mut heads = StatedHeads::new(config.request_id, page, owner);
@@ -140,6 +145,8 @@ impl Requester {
             deadlines: Deadlines::new(&config.limits, Wait::FirstAnswer, now),
             config,
             clock,
+            request: request_hash,
+            provider: None,
             phase,
             heads,
             ledger: Ledger::default(),
@@ -150,6 +157,14 @@ impl Requester {
             segments: 0,
             outputs,
         }
+    }
+
+    /// Says whose node key the peer has. A receipt is checked then, and handed out in the
+    /// [`SyncEnd`]; without, it is not looked at.
+    #[must_use]
+    pub fn with_provider(mut self, provider: MemberKey) -> Self {
+        self.provider = Some(provider);
+        self
     }
 
     /// The next thing to do, if any. Drain it after every input.
@@ -328,7 +343,8 @@ impl Requester {
             }
             (Phase::Segment(segment), Message::ForkNotice(notice)) => {
                 self.notices += 1;
-                segment.notice(&notice, &mut self.heads, &mut self.ledger)
+                let limit = self.config.limits.max_authors;
+                segment.notice(&notice, &mut self.heads, &mut self.ledger, limit)
             }
             (Phase::Segment(_), Message::SyncBatchV2(batch)) => self.take_batch(batch),
             (Phase::AwaitCompletion(end), Message::HistorySyncComplete(complete)) => {

@@ -1,7 +1,8 @@
 //! What a requester is made from, and what it asks of its driver.
 
 use headwater_wire::{
-    AuthorId, Budget, HeadsDigest, Message, PlanTotals, Run, SpaceId, SyncOutcome,
+    AuthorId, Budget, ClockEntry, ForkNotice, HeadsDigest, Message, PlanTotals, Receipt, Run,
+    SpaceId, SyncOutcome,
 };
 
 use crate::SessionLimits;
@@ -103,13 +104,53 @@ pub struct SyncProgress {
     pub applied: Tally,
 }
 
-/// An author whose log and the peer's are two different ones.
+/// An author who forked, by what was met in this sync: the responder sees the log differently and
+/// served nothing of it, or our store refused a run of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
-    /// Who signed both.
+    /// Whose log.
     pub author: AuthorId,
-    /// A seq at which they differ; the first such may be lower.
+    /// A seq in dispute, the lowest that shows in the two entries or that our store has named. The
+    /// lowest there is may be lower.
     pub seq: u64,
+    /// What we stated when the sync began; `None` if nothing, or if our store found the fork.
+    pub stated: Option<ClockEntry>,
+    /// The responder's entry; `None` if our store found the fork, whose proof it then has.
+    pub held: Option<ClockEntry>,
+}
+
+impl Fork {
+    /// What a responder's notice comes to.
+    pub(crate) fn of(notice: &ForkNotice) -> Self {
+        let known = |entry: &ClockEntry| match entry.forked {
+            true => entry.head.seq + 1,
+            false => entry.head.seq,
+        };
+        let held = known(&notice.held);
+        Self {
+            author: notice.author,
+            seq: notice.stated.as_ref().map_or(held, known).min(held),
+            stated: notice.stated,
+            held: Some(notice.held),
+        }
+    }
+
+    /// A run of the author was refused by our store.
+    pub(crate) fn met(author: AuthorId, seq: u64) -> Self {
+        Self {
+            author,
+            seq,
+            stated: None,
+            held: None,
+        }
+    }
+
+    /// Whether the responder reported it: what it knows is worth asking for, on a stream of its
+    /// own; see [`crate::fork`].
+    #[must_use]
+    pub fn is_noticed(&self) -> bool {
+        self.held.is_some()
+    }
 }
 
 /// How the live part of a session ended.
@@ -137,11 +178,14 @@ pub struct SyncEnd {
     pub received: Tally,
     /// How many events of the history came as stubs.
     pub stubs: u64,
-    /// Forks met: the first [`crate::MAX_LISTED_FORKS`].
+    /// Forks met: the first [`crate::MAX_LISTED_FORKS`], each author once.
     pub forks: Vec<Fork>,
     /// How many authors are forked, listed or not. Once the list is full, those whose fork shows
     /// only in the live part are not told apart: then this is a lower bound.
     pub forked_authors: u64,
+    /// How many authors brought something that is not accepted here, and was not stored; a lower
+    /// bound above [`crate::MAX_LISTED_FORKS`].
+    pub unaccepted_authors: u64,
     /// How often we had to hear from the peer before we could go on: 1 if the first answer was
     /// enough, 2 if the heads had to be sent, 1 more for every further full window of heads.
     pub round_trips: u32,
@@ -151,6 +195,9 @@ pub struct SyncEnd {
     pub joined_digest: HeadsDigest,
     /// The space's generation in the responder's store.
     pub stream_generation: u64,
+    /// The responder's signature over what it answered, checked; `None` if it gave none, or if
+    /// [`crate::Requester::with_provider`] did not say who it is.
+    pub receipt: Option<Receipt>,
     /// How the live part ended; `None` while it goes on or if there was none.
     pub live: Option<LiveEnd>,
 }

@@ -39,6 +39,10 @@ pub(super) struct SegmentIntake {
     received: Tally,
     log: Option<OpenLog>,
     last_notice: Option<AuthorId>,
+    /// Notices received.
+    notices: u64,
+    /// Authors reported as forked that we had not stated, ascending.
+    refused: Vec<AuthorId>,
 }
 
 impl SegmentIntake {
@@ -61,10 +65,7 @@ impl SegmentIntake {
                 found: plan.segment,
             });
         }
-        let max = match plan.segment {
-            Segment::Owner => 1,
-            Segment::Through(_) | Segment::Last => MAX_SEGMENT_AUTHORS as u64,
-        };
+        let max = most_authors(&plan.segment);
         if plan.totals.authors > max {
             return Err(SessionError::PlanTooWide {
                 found: plan.totals.authors,
@@ -80,6 +81,8 @@ impl SegmentIntake {
             received: Tally::default(),
             log: None,
             last_notice: None,
+            notices: 0,
+            refused: Vec::new(),
         })
     }
 
@@ -127,13 +130,14 @@ impl SegmentIntake {
         })
     }
 
-    /// A fork notice: allowed before the first run of the segment, ascending, about a head we
-    /// stated.
+    /// A fork notice: allowed before the first run of the segment, ascending, about what we stated
+    /// and what contradicts it.
     pub(super) fn notice(
         &mut self,
         notice: &ForkNotice,
         heads: &mut StatedHeads,
         ledger: &mut Ledger,
+        max_authors: u64,
     ) -> Result<(), SessionError> {
         let author = notice.author;
         let unfounded = SessionError::UnfoundedForkNotice { author };
@@ -141,18 +145,25 @@ impl SegmentIntake {
         if !ascends || self.log.is_some() || !self.may_hold(author, heads.owner()) {
             return Err(unfounded);
         }
-        let Some(stated) = heads.find(&author) else {
-            return Err(unfounded);
-        };
-        if stated.entry.head != notice.stated || notice.held == notice.stated.id {
+        let stated = heads.find(&author).map(|stated| stated.entry);
+        if stated != notice.stated || !contradicts(notice) {
             return Err(unfounded);
         }
-        stated.refused = true;
+        self.notices += 1;
+        within_segment(self.notices, &self.segment)?;
+        match heads.find(&author) {
+            Some(stated) => stated.refused = true,
+            // An owner we hold nothing of is served to its cut all the same.
+            None if self.segment == Segment::Owner => heads.set_owner(author),
+            None => {
+                if heads.count_new_author() > max_authors {
+                    return Err(SessionError::TooManyAuthors { limit: max_authors });
+                }
+                self.refused.push(author);
+            }
+        }
         self.last_notice = Some(author);
-        ledger.fork(Fork {
-            author,
-            seq: notice.stated.seq,
-        });
+        ledger.fork(Fork::of(notice));
         Ok(())
     }
 
@@ -235,6 +246,9 @@ impl SegmentIntake {
         match stated {
             Some(stated) if stated.refused => Err(SessionError::RunOfForkedAuthor { author }),
             Some(stated) => Ok(stated.entry.head.seq.saturating_add(1)),
+            None if self.refused.binary_search(&author).is_ok() => {
+                Err(SessionError::RunOfForkedAuthor { author })
+            }
             None if heads.count_new_author() > max_authors => {
                 Err(SessionError::TooManyAuthors { limit: max_authors })
             }
@@ -283,6 +297,35 @@ impl SegmentIntake {
             planned: self.planned.events,
             received: self.received.events,
         }
+    }
+}
+
+/// Most authors a segment may speak of.
+fn most_authors(segment: &Segment) -> u64 {
+    match segment {
+        Segment::Owner => 1,
+        Segment::Through(_) | Segment::Last => MAX_SEGMENT_AUTHORS as u64,
+    }
+}
+
+fn within_segment(notices: u64, segment: &Segment) -> Result<(), SessionError> {
+    let max = most_authors(segment);
+    if notices > max {
+        return Err(SessionError::PlanTooWide {
+            found: notices,
+            max,
+        });
+    }
+    Ok(())
+}
+
+/// Whether the two entries of a notice can both be true, and leave the two sides apart.
+fn contradicts(notice: &ForkNotice) -> bool {
+    let held = &notice.held;
+    match &notice.stated {
+        None => held.forked,
+        Some(stated) if stated == held => false,
+        Some(stated) => stated.forked || held.forked || stated.head.seq <= held.head.seq,
     }
 }
 

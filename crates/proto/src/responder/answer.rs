@@ -12,8 +12,9 @@
 use std::collections::VecDeque;
 
 use headwater_wire::{
-    AuthorId, EventRef, HeadsChunk, HistorySyncComplete, Message, PlanTotals, Segment, SyncBatchV2,
-    SyncOutcome, SyncPlan, SyncRequestV2, Truncation,
+    AuthorHead, AuthorId, Clock, EventRef, HeadsChunk, HistorySyncComplete, Message, PlanTotals,
+    ReceiptFacts, RequestHash, Segment, SyncBatchV2, SyncOutcome, SyncPlan, SyncRequestV2,
+    Truncation,
 };
 
 use super::{
@@ -43,12 +44,16 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct Answer {
     request: SyncRequestV2,
+    /// Of the request as it came.
+    request_hash: RequestHash,
     summary: SpaceSummary,
     batch_bytes: usize,
     step: Step,
     stated: StatedHeads,
     held: HeldHeads,
     joined: JoinedDigest,
+    /// The requester's clock, as far as the plans went.
+    asked: JoinedDigest,
     passed: PlanTotals,
     served: Tally,
     stubs: u64,
@@ -69,10 +74,12 @@ impl Answer {
             stated: StatedHeads::new(summary.owner, limits.max_authors),
             held: HeldHeads::new(summary.owner, limits.page()),
             batch_bytes: limits.batch(),
+            request_hash: RequestHash::of(&request),
             request,
             summary,
             step: Step::FirstChunk,
             joined: JoinedDigest::default(),
+            asked: JoinedDigest::default(),
             passed: PlanTotals::default(),
             served: Tally::default(),
             stubs: 0,
@@ -133,8 +140,12 @@ impl Answer {
     ) -> Result<Option<ServeEnd>, SessionError> {
         let owner = self.summary.owner;
         match (&self.step, record) {
+            // Without its genesis a space is none.
+            (Step::OwnerHead, Some(record)) if record.entry.head == AuthorHead::NONE => {
+                Err(SessionError::NotServed)
+            }
             (Step::OwnerHead, Some(record)) if record.entry.author == owner => {
-                let row = Row::new(owner, self.stated.take_owner(), Some(record));
+                let row = Row::of_owner(self.stated.take_owner(), record);
                 self.close(Segment::Owner, Draft::of_owner(row), outputs)
             }
             _ => Err(SessionError::StoreAnswer {
@@ -243,7 +254,7 @@ impl Answer {
             .payload_bytes
             .saturating_add(tidings.held.payload_bytes);
         self.requester_ahead |= tidings.requester_ahead;
-        self.forked_authors += tidings.forked.len() as u64 + tidings.flagged;
+        self.forked_authors += tidings.forked.len() as u64;
         let room = MAX_LISTED_FORKS.saturating_sub(self.forks.len());
         self.forks.extend(tidings.forked.into_iter().take(room));
 
@@ -280,11 +291,13 @@ impl Answer {
         let (segment, is_whole) = (serving.segment(), serving.is_done());
         let (rows, last_event) = serving.finish(&self.summary.space)?;
         self.last_event = last_event.or(self.last_event);
-        for entry in rows.iter().filter_map(Row::joined) {
-            if segment == Segment::Owner {
-                self.joined.set_owner(entry);
-            } else {
-                self.joined.push(&entry);
+        let is_owner = segment == Segment::Owner;
+        for row in &rows {
+            if let Some(entry) = row.joined() {
+                self.joined.add(entry, is_owner);
+            }
+            if let Some(stated) = row.stated() {
+                self.asked.add(stated, is_owner);
             }
         }
         if !is_whole {
@@ -348,6 +361,19 @@ impl Answer {
         end.joined_digest = digest;
         end.first_digest_equal = true;
         end
+    }
+
+    /// What a receipt for this completion says; `None` if the heads stated, as far as the plans
+    /// went, are not those whose digest is in the request. A requester that states other heads each
+    /// time would otherwise be answered otherwise each time, and have a contradiction signed.
+    pub(super) fn facts(&mut self, complete: &HistorySyncComplete) -> Option<ReceiptFacts> {
+        let planned = core::mem::take(&mut self.asked).finish();
+        let stated = match &self.request.clock {
+            Clock::Digest(digest) if *digest == self.summary.digest => *digest,
+            Clock::Digest(digest) => Some(*digest).filter(|digest| *digest == planned)?,
+            _ => planned,
+        };
+        Some(ReceiptFacts::of(self.request_hash, stated, complete))
     }
 
     fn send_plan(&self, segment: Segment, totals: PlanTotals, outputs: &mut Outputs) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use headwater_wire::{
-    AuthorId, ClockEntry, HeadsChunk, Segment,
+    AuthorHead, AuthorId, ClockEntry, HeadsChunk, Segment,
     limits::{MAX_CHUNK_HEADS, MAX_SEQ},
 };
 
@@ -83,7 +83,8 @@ impl StatedHeads {
         let mut owner_may_come = self.chunks == Chunks::AwaitFirst;
         for entry in chunk.heads {
             let (author, seq) = (entry.author, entry.head.seq);
-            if !(1..=MAX_SEQ).contains(&seq) {
+            let shows_nothing = entry.forked && entry.head == AuthorHead::NONE;
+            if !(1..=MAX_SEQ).contains(&seq) && !shows_nothing {
                 return Err(SessionError::HeadSeqOutOfRange { author, seq });
             }
             let is_first = core::mem::take(&mut owner_may_come);

@@ -8,7 +8,14 @@
 //!                             same seq, other id .. forked
 //!                             stated is higher .... nothing; the requester is ahead
 //!                             only stated ......... nothing; the requester is ahead
+//! either side's is forked     same entry .......... nothing
+//!                             only stated ......... nothing; the requester is ahead
+//!                             else ................ left out, and told
+//!                             only held, by owner . told, and served up to the cut
 //! ```
+//!
+//! A requester that states nothing of the owner's log holds nothing of the space, and can take
+//! nothing in without its genesis: so it is served what the cut has left.
 
 use headwater_wire::{
     AuthorHead, AuthorId, ChainOrder, ClockEntry, EventId, ForkNotice, PlanTotals, Segment,
@@ -28,11 +35,13 @@ enum Fate {
         above: u64,
         payload_bytes: u64,
     },
-    /// Told to the requester: our id at the stated seq.
-    Forked(EventId),
-    /// One side knows the author as forked and the other does not: left out, until proofs of
-    /// forks are exchanged.
-    Flagged,
+    /// Left out, and told to the requester: the two logs differ, or one side knows of a fork and
+    /// the other knows of none or of another.
+    Forked,
+    /// The owner's, cut: told to the requester, and served to the cut.
+    ServeForked {
+        payload_bytes: u64,
+    },
 }
 
 /// One author of the segment.
@@ -52,21 +61,19 @@ impl Row {
         stated: Option<ClockEntry>,
         held: Option<HeadRecord>,
     ) -> Self {
-        let order = order(stated, held, None);
-        let flags = (
-            stated.is_some_and(|stated| stated.forked),
-            held.is_some_and(|held| held.entry.forked),
-        );
-        let fate = match (order, held, flags) {
-            (Some(ChainOrder::Equal), _, (true, true)) | (_, None, _) => Fate::Nothing,
-            (_, Some(_), (true, _) | (_, true)) => Fate::Flagged,
-            (None, ..) => Fate::Check,
-            (Some(ChainOrder::Ahead { .. }), Some(held), _) => Fate::Serve {
+        let entry = held.map(|held| held.entry);
+        let flagged = [stated, entry].iter().flatten().any(|entry| entry.forked);
+        let fate = match (order(stated, held, None), held) {
+            (_, None) => Fate::Nothing,
+            _ if stated == entry => Fate::Nothing,
+            _ if flagged => Fate::Forked,
+            (None, _) => Fate::Check,
+            (Some(ChainOrder::Ahead { .. }), Some(held)) => Fate::Serve {
                 above: 0,
                 payload_bytes: held.payload_bytes,
             },
-            (Some(ChainOrder::Forked { .. }), Some(held), _) => Fate::Forked(held.entry.head.id),
-            (Some(ChainOrder::Equal | ChainOrder::Behind { .. }), ..) => Fate::Nothing,
+            (Some(ChainOrder::Forked { .. }), _) => Fate::Forked,
+            (Some(ChainOrder::Equal | ChainOrder::Behind { .. }), _) => Fate::Nothing,
         };
         Self {
             author,
@@ -77,12 +84,40 @@ impl Row {
         }
     }
 
-    /// Whether the requester stated events we do not hold.
+    /// The owner's row. Stated or not, something of it is served.
+    pub(super) fn of_owner(stated: Option<ClockEntry>, held: HeadRecord) -> Self {
+        let mut row = Self::new(held.entry.author, stated, Some(held));
+        if stated.is_none() && row.fate == Fate::Forked {
+            row.fate = Fate::ServeForked {
+                payload_bytes: held.payload_bytes,
+            };
+        }
+        row
+    }
+
+    /// Whether the requester stated what we do not know: events, or that the author forked there.
+    ///
+    /// If both know of a fork and the requester shows less, it is the one to ask: it may lack
+    /// events, and if it knows of a lower fork it says so when it asks. Were we to ask back as well,
+    /// two nodes that accept the author to different seqs would never be done.
     fn is_ahead(&self) -> bool {
-        matches!(
+        let Some(stated) = self.stated else {
+            return false;
+        };
+        let behind = matches!(
             order(self.stated, self.held, None),
             Some(ChainOrder::Behind { .. })
-        )
+        );
+        let knows_more = match self.held.map(|held| held.entry) {
+            Some(held) if held.forked => held != stated && stated.head.seq >= held.head.seq,
+            _ => true,
+        };
+        behind || (stated.forked && knows_more)
+    }
+
+    /// What the requester stated.
+    pub(super) fn stated(&self) -> Option<ClockEntry> {
+        self.stated
     }
 
     /// The head that was pinned.
@@ -118,9 +153,7 @@ pub(super) struct Tidings {
     pub(super) held: PlanTotals,
     /// Authors told to be forked.
     pub(super) forked: Vec<AuthorId>,
-    /// Authors left out because of a flag.
-    pub(super) flagged: u64,
-    /// Whether the requester stated events we do not hold.
+    /// Whether the requester stated what we do not know.
     pub(super) requester_ahead: bool,
 }
 
@@ -205,7 +238,7 @@ impl Draft {
                         payload_bytes,
                     }
                 }
-                (Some(ChainOrder::Forked { .. }), TailState::Forked { held }) => Fate::Forked(held),
+                (Some(ChainOrder::Forked { .. }), TailState::Forked { .. }) => Fate::Forked,
                 _ => return Err(unfit),
             };
         }
@@ -219,19 +252,21 @@ impl Draft {
     pub(super) fn wants(&self) -> Vec<(usize, TailWant, u64)> {
         let wants = self.rows.iter().enumerate();
         wants
-            .filter_map(|(index, row)| match row.fate {
-                Fate::Serve {
-                    above,
-                    payload_bytes,
-                } => {
-                    let want = TailWant {
-                        author: row.author,
+            .filter_map(|(index, row)| {
+                let (above, payload_bytes) = match row.fate {
+                    Fate::Serve {
                         above,
-                        through: row.pinned()?.seq,
-                    };
-                    Some((index, want, payload_bytes))
-                }
-                _ => None,
+                        payload_bytes,
+                    } => (above, payload_bytes),
+                    Fate::ServeForked { payload_bytes } => (0, payload_bytes),
+                    Fate::Nothing | Fate::Check | Fate::Forked => return None,
+                };
+                let want = TailWant {
+                    author: row.author,
+                    above,
+                    through: row.pinned()?.seq,
+                };
+                Some((index, want, payload_bytes))
             })
             .collect()
     }
@@ -240,11 +275,11 @@ impl Draft {
     pub(super) fn notices(&self, request_id: u64) -> Vec<ForkNotice> {
         let rows = self.rows.iter();
         rows.filter_map(|row| match row.fate {
-            Fate::Forked(held) => Some(ForkNotice {
+            Fate::Forked | Fate::ServeForked { .. } => Some(ForkNotice {
                 request_id,
                 author: row.author,
-                stated: row.stated?.head,
-                held,
+                stated: row.stated,
+                held: row.held?.entry,
             }),
             _ => None,
         })
@@ -263,8 +298,7 @@ impl Draft {
             }
             tidings.requester_ahead |= row.is_ahead();
             match row.fate {
-                Fate::Forked(_) => tidings.forked.push(row.author),
-                Fate::Flagged => tidings.flagged += 1,
+                Fate::Forked | Fate::ServeForked { .. } => tidings.forked.push(row.author),
                 Fate::Nothing | Fate::Check | Fate::Serve { .. } => {}
             }
         }
@@ -321,8 +355,7 @@ mod tests {
         let both = |stated, held| fate(Some(stated), Some(held));
         assert_eq!(both(entry(3, 1), entry(5, 2)), (Fate::Check, false));
         assert_eq!(both(entry(5, 1), entry(5, 1)), (Fate::Nothing, false));
-        let held = EventId::from_bytes([2; 32]);
-        assert_eq!(both(entry(5, 1), entry(5, 2)), (Fate::Forked(held), false));
+        assert_eq!(both(entry(5, 1), entry(5, 2)), (Fate::Forked, false));
         assert_eq!(both(entry(6, 1), entry(5, 2)), (Fate::Nothing, true));
     }
 
@@ -348,7 +381,7 @@ mod tests {
             })
         );
         let held = id(9);
-        assert_eq!(checked(TailState::Forked { held }), Ok(Fate::Forked(held)));
+        assert_eq!(checked(TailState::Forked { held }), Ok(Fate::Forked));
         // The stated id itself is no fork.
         assert!(checked(TailState::Forked { held: id(1) }).is_err());
     }
@@ -393,15 +426,50 @@ mod tests {
         assert_eq!(next(), Joined::NeedsChunk);
     }
 
+    fn flagged(seq: u64, id: u8) -> ClockEntry {
+        ClockEntry {
+            forked: true,
+            ..entry(seq, id)
+        }
+    }
+
     #[test]
     fn a_flag_that_only_one_side_knows_leaves_the_author_out() {
-        let flagged = ClockEntry {
-            forked: true,
-            ..entry(3, 1)
+        assert_eq!(fate(None, Some(flagged(3, 1))), (Fate::Forked, false));
+        let both = |stated, held| fate(Some(stated), Some(held));
+        assert_eq!(both(entry(3, 1), flagged(3, 1)), (Fate::Forked, false));
+        assert_eq!(both(entry(9, 1), flagged(3, 1)), (Fate::Forked, true));
+        assert_eq!(both(flagged(3, 1), flagged(3, 1)), (Fate::Nothing, false));
+    }
+
+    #[test]
+    fn a_responder_asks_back_about_every_stated_fork_it_does_not_share() {
+        let both = |stated, held| fate(Some(stated), Some(held));
+        assert_eq!(both(flagged(3, 1), entry(3, 1)), (Fate::Forked, true));
+        assert_eq!(both(flagged(3, 1), entry(9, 1)), (Fate::Forked, true));
+        assert_eq!(both(flagged(3, 1), flagged(2, 1)), (Fate::Forked, true));
+        assert_eq!(both(flagged(3, 1), flagged(3, 2)), (Fate::Forked, true));
+        let none = ClockEntry {
+            head: AuthorHead::NONE,
+            ..flagged(0, 0)
         };
-        assert_eq!(fate(None, Some(flagged)), (Fate::Flagged, false));
-        let one_side = fate(Some(entry(3, 1)), Some(flagged));
-        assert_eq!(one_side, (Fate::Flagged, false));
-        assert_eq!(fate(Some(flagged), Some(flagged)), (Fate::Nothing, false));
+        assert_eq!(fate(Some(none), None), (Fate::Nothing, true));
+        // Who shows less is the one to ask.
+        assert_eq!(both(none, flagged(2, 1)), (Fate::Forked, false));
+    }
+
+    #[test]
+    fn an_owner_nothing_was_stated_of_is_served_to_its_cut() {
+        let owner = |stated, entry| {
+            let held = HeadRecord {
+                entry,
+                payload_bytes: 70,
+            };
+            let draft = Draft::of_owner(Row::of_owner(stated, held));
+            (draft.notices(1).len(), draft.wants().len())
+        };
+        assert_eq!(owner(None, flagged(3, 1)), (1, 1));
+        assert_eq!(owner(Some(entry(2, 1)), flagged(3, 1)), (1, 0));
+        assert_eq!(owner(None, entry(3, 1)), (0, 1));
     }
 }

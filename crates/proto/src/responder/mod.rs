@@ -19,8 +19,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use headwater_wire::{
-    AuthorId, Clock, HeadsWanted, LiveBatch, LiveLagged, Message, SyncOutcome, SyncRequestV2,
-    Truncation, limits::MAX_BATCH_RUNS,
+    AuthorId, Clock, HeadsWanted, HistorySyncComplete, LiveBatch, LiveLagged, Message, Signature,
+    SyncOutcome, SyncRequestV2, Truncation, limits::MAX_BATCH_RUNS,
 };
 
 pub use output::{ResponderOutput, ServeEnd};
@@ -30,12 +30,15 @@ use crate::{
     TailWant, Wait, deadline::Deadlines, error::reset_reason,
 };
 use answer::Answer;
+pub(crate) use serve::check_run;
 
 #[derive(Debug)]
 enum Phase {
     AwaitRequest,
     Opening(Box<SyncRequestV2>),
     Answering(Box<Answer>),
+    /// The history is served; the completion waits for its receipt.
+    Signing(Box<Answer>, Box<(HistorySyncComplete, ServeEnd)>),
     AwaitLive(Box<Live>),
     LiveRuns(Box<Live>),
     Ended,
@@ -44,7 +47,7 @@ enum Phase {
 /// The part after the history.
 #[derive(Debug)]
 struct Live {
-    /// Authors the requester was told are forked.
+    /// Authors the requester was told are forked, as far as they are listed.
     forks: Vec<AuthorId>,
     /// What is still to be sent of the last report.
     wants: VecDeque<TailWant>,
@@ -58,6 +61,7 @@ impl Phase {
             Self::Opening(_) => "opening the space",
             Self::Answering(answer) if answer.heads_done() => "serving",
             Self::Answering(_) => "awaiting heads",
+            Self::Signing(..) => "signing a receipt",
             Self::AwaitLive(_) | Self::LiveRuns(_) => "live",
             Self::Ended => "over",
         }
@@ -70,6 +74,7 @@ impl Phase {
 #[derive(Debug)]
 pub struct Responder {
     limits: SessionLimits,
+    signs: bool,
     request_id: Option<u64>,
     phase: Phase,
     deadlines: Deadlines,
@@ -83,10 +88,20 @@ impl Responder {
         Self {
             deadlines: Deadlines::new(&limits, Wait::Request, now),
             limits,
+            signs: false,
             request_id: None,
             phase: Phase::AwaitRequest,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Gives receipts: the driver is asked to [sign](ResponderOutput::Sign) what was answered. Not
+    /// if the heads stated, as far as they were looked at, are not those of the request's digest: a
+    /// history cut by its budget before all of them were has no receipt then.
+    #[must_use]
+    pub fn signing(mut self) -> Self {
+        self.signs = true;
+        self
     }
 
     /// The next thing to do, if any. Drain it after every input.
@@ -100,12 +115,13 @@ impl Responder {
     pub fn wants_message(&self) -> bool {
         match &self.phase {
             Phase::AwaitRequest | Phase::AwaitLive(_) | Phase::LiveRuns(_) => true,
-            Phase::Opening(_) | Phase::Ended => false,
+            Phase::Opening(_) | Phase::Signing(..) | Phase::Ended => false,
             Phase::Answering(answer) => answer.needs_chunk() || answer.heads_done(),
         }
     }
 
-    /// Whether the requester stated events we do not hold. Known while the session is live, and
+    /// Whether the requester stated what we do not know: events, or that an author forked. Known
+    /// while the session is live, and
     /// at its end from [`ServeEnd::requester_ahead`].
     #[must_use]
     pub fn is_requester_ahead(&self) -> bool {
@@ -208,6 +224,33 @@ impl Responder {
         })
     }
 
+    /// Takes the signature over [`headwater_wire::ReceiptFacts::signed_bytes`], as asked for by
+    /// [`ResponderOutput::Sign`]. `None` if the space's generation is not the one in the facts any
+    /// more: then what was served may not have come out of it, and is not signed.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::StoreAnswer`] if it was not asked for.
+    pub fn handle_signed(
+        &mut self,
+        signature: Option<Signature>,
+        now: Duration,
+    ) -> Result<(), SessionError> {
+        self.deadlines.progress(now);
+        let Phase::Signing(answer, pending) = core::mem::replace(&mut self.phase, Phase::Ended)
+        else {
+            return self.end_on_error(Err(SessionError::StoreAnswer { question: "Sign" }));
+        };
+        let (mut complete, end) = *pending;
+        complete.receipt = signature;
+        self.outputs
+            .push_back(ResponderOutput::Send(Message::HistorySyncComplete(
+                complete,
+            )));
+        self.after_history(answer, end);
+        Ok(())
+    }
+
     /// Takes what changed since the last report, as asked for by [`ResponderOutput::AwaitLive`].
     /// If events were `missed` because too much was pending, the requester is told and the
     /// session ends.
@@ -264,6 +307,11 @@ impl Responder {
                 self.phase = Phase::Answering(answer);
                 Ok(())
             }
+            Phase::Signing(mut answer, pending) => {
+                answer.leave();
+                self.phase = Phase::Signing(answer, pending);
+                Ok(())
+            }
             Phase::Ended => Ok(()),
             early => {
                 let phase = early.name();
@@ -315,6 +363,11 @@ impl Responder {
             (Phase::Answering(answer), Message::HeadsChunk(chunk)) if !answer.heads_done() => {
                 let end = answer.chunk(chunk, &mut self.outputs)?;
                 self.after_answer(end);
+                Ok(())
+            }
+            // The budget ended the history before all heads were out.
+            (Phase::Signing(answer, _), Message::HeadsChunk(chunk)) if !answer.heads_done() => {
+                answer.chunk(chunk, &mut self.outputs)?;
                 Ok(())
             }
             (phase, message) => Err(SessionError::OutOfPhase {
@@ -379,6 +432,22 @@ impl Responder {
         let Phase::Answering(mut answer) = core::mem::replace(&mut self.phase, Phase::Ended) else {
             return;
         };
+        if self.signs
+            && let Some(ResponderOutput::Send(Message::HistorySyncComplete(complete))) =
+                self.outputs.back()
+            && let Some(facts) = answer.facts(complete)
+        {
+            let complete = complete.clone();
+            self.outputs.pop_back();
+            self.outputs.push_back(ResponderOutput::Sign(facts));
+            self.phase = Phase::Signing(answer, Box::new((complete, end)));
+            return;
+        }
+        self.after_history(answer, end);
+    }
+
+    /// The completion is out.
+    fn after_history(&mut self, mut answer: Box<Answer>, end: ServeEnd) {
         // A history cut short by the budget has no end that live events could follow.
         if answer.is_live() && end.outcome != SyncOutcome::Truncated(Truncation::Budget) {
             self.outputs.push_back(ResponderOutput::AwaitLive);
@@ -423,10 +492,19 @@ impl Responder {
             return Err(unfit);
         };
         if runs.is_empty() {
-            return Err(unfit);
+            // All of it was hidden since it was reported.
+            live.wants.clear();
         }
         let mut bytes = Vec::with_capacity(runs.len());
         for run in runs {
+            // As was what the store passed over.
+            while live
+                .wants
+                .front()
+                .is_some_and(|want| want.author != run.author)
+            {
+                live.wants.pop_front();
+            }
             let want = live.wants.front_mut().ok_or(unfit.clone())?;
             serve::check_run(&run, want)?;
             want.above = run.last_seq;

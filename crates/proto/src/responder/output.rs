@@ -1,6 +1,8 @@
 //! What a responder asks of its driver, and how it ends.
 
-use headwater_wire::{AuthorHead, AuthorId, HeadsDigest, Message, SpaceId, SyncOutcome};
+use headwater_wire::{
+    AuthorHead, AuthorId, HeadsDigest, Message, ReceiptFacts, SpaceId, SyncOutcome,
+};
 
 use crate::{TailWant, requester::Tally};
 
@@ -40,6 +42,9 @@ pub enum ResponderOutput {
     /// Send this message. Poll no further until it is queued: this is the back-pressure from the
     /// network to the store.
     Send(Message),
+    /// Sign these facts with the node's key; answer with [`crate::Responder::handle_signed`]. To be
+    /// asked only after [`crate::Responder::signing`].
+    Sign(ReceiptFacts),
     /// With live: these heads are covered by the history now. A pending live entry of such an
     /// author up to the seq may be dropped. To ignore this is correct and sends events twice.
     Pinned(Vec<(AuthorId, u64)>),
@@ -61,9 +66,10 @@ pub struct ServeEnd {
     pub stubs: u64,
     /// Events and payload bytes sent live.
     pub live: Tally,
-    /// Authors left out because the requester's log is another one.
+    /// Authors the requester sees differently: left out, and told.
     pub forked_authors: u64,
-    /// Whether the requester stated events we do not hold: it may be worth asking back.
+    /// Whether the requester stated what we do not know: events, or that an author forked. It is
+    /// worth asking back, the latter even if the digests do not tell.
     pub requester_ahead: bool,
     /// Whether both sides held the same already.
     pub first_digest_equal: bool,

@@ -193,7 +193,7 @@ impl Serving {
 }
 
 /// Whether a stored run answers the front of a want.
-pub(super) fn check_run(run: &StoredRun, want: &TailWant) -> Result<(), SessionError> {
+pub(crate) fn check_run(run: &StoredRun, want: &TailWant) -> Result<(), SessionError> {
     let fits = run.author == want.author
         && run.first_seq.checked_sub(1) == Some(want.above)
         && run.last_seq >= run.first_seq;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use headwater_proto::fork::{ForkLog, KnownFork};
 use headwater_proto::{
     Appended, HeadRecord, HeadsPage, LocalClock, SpaceSummary, StoredRun, TailCheck, TailState,
     TailWant,
 };
 use headwater_wire::{
     Admission, AppendError, AuthorHead, AuthorId, AuthorSecret, ClockEntry, EventDraft, EventId,
-    HeadsSummary, Run, SpaceId, VerifiedRun, admit, merge_runs, sign_genesis, sign_runs,
+    HeadsSummary, Run, SpaceId, VerifiedForkProof, VerifiedRun, admit, merge_runs, sign_genesis,
+    sign_runs,
 };
 
 use crate::rng::Rng;
@@ -25,7 +27,10 @@ pub(crate) fn author(n: u64) -> AuthorSecret {
 pub(crate) struct Logs {
     pub(crate) space: SpaceId,
     pub(crate) owner: AuthorId,
+    /// All that is stored, evidence included.
     logs: BTreeMap<AuthorId, Vec<VerifiedRun>>,
+    /// The lowest proof of each author who forked.
+    proofs: BTreeMap<AuthorId, VerifiedForkProof>,
     generation: u64,
 }
 
@@ -37,6 +42,7 @@ impl Logs {
             space: genesis.space(),
             owner: genesis.author(),
             logs: BTreeMap::new(),
+            proofs: BTreeMap::new(),
             generation: 0,
         };
         logs.append(genesis).expect("a genesis starts a space");
@@ -47,9 +53,17 @@ impl Logs {
     pub(crate) fn nothing_of(&self) -> Self {
         Self {
             logs: BTreeMap::new(),
+            proofs: BTreeMap::new(),
             generation: 0,
             ..self.clone()
         }
+    }
+
+    /// The same, with an author kept back.
+    pub(crate) fn without(&self, author: &AuthorId) -> Self {
+        let mut logs = self.clone();
+        logs.logs.remove(author);
+        logs
     }
 
     /// Signs `events` new events of an author, cut into several runs at random.
@@ -64,7 +78,7 @@ impl Logs {
                     EventDraft::new(16, rng.below(1 << 40), payload)
                 })
                 .collect();
-            let base = self.head(&secret.id()).map(|record| record.entry.head);
+            let base = self.end(&secret.id());
             for run in sign_runs(&self.space, secret, base, drafts).expect("good drafts") {
                 self.append(run).expect("it goes on from the head");
             }
@@ -76,8 +90,20 @@ impl Logs {
         if self.logs.is_empty() && !run.is_genesis() {
             return Err(AppendError::NoGenesis { space: self.space });
         }
-        let head = self.head(&author).map(|record| record.entry.head);
-        let admission = admit(head, &run, |seq| self.id_at(&author, seq))?;
+        let admission = match admit(self.end(&author), &run, |seq| self.id_at(&author, seq)) {
+            Err(AppendError::Forked { .. }) => {
+                let proofs = self.runs(&author).iter();
+                let proofs = proofs.filter_map(|stored| VerifiedForkProof::of(stored, &run));
+                let lowest = proofs.min_by_key(VerifiedForkProof::seq);
+                self.cut(lowest.expect("what does not fit proves a fork"));
+                return Err(self.refusal(author));
+            }
+            admission => admission?,
+        };
+        let end = self.end(&author).map_or(0, |end| end.seq);
+        if self.fork_at(&author).is_some_and(|fork| end + 1 >= fork) {
+            return Err(self.refusal(author));
+        }
         let new = match admission {
             Admission::Whole => run,
             Admission::Above(seq) => run.above(seq).expect("something is left"),
@@ -93,6 +119,56 @@ impl Logs {
         Ok(appended)
     }
 
+    fn refusal(&self, author: AuthorId) -> AppendError {
+        let seq = self.fork_at(&author).expect("it is cut");
+        AppendError::Forked { author, seq }
+    }
+
+    /// Keeps a proof if it is lower than the one held.
+    pub(crate) fn cut(&mut self, proof: VerifiedForkProof) {
+        let author = proof.author();
+        if self.fork_at(&author).is_none_or(|held| proof.seq() < held) {
+            self.generation += 1;
+            self.proofs.insert(author, proof);
+        }
+    }
+
+    pub(crate) fn fork_at(&self, author: &AuthorId) -> Option<u64> {
+        self.proofs.get(author).map(VerifiedForkProof::seq)
+    }
+
+    /// The last event stored, shown or not.
+    pub(crate) fn end(&self, author: &AuthorId) -> Option<AuthorHead> {
+        Some(self.runs(author).last()?.head())
+    }
+
+    pub(crate) fn fork_log(&self, author: &AuthorId) -> ForkLog {
+        let head = self.head(author).map(|record| record.entry.head);
+        ForkLog {
+            end: self.end(author),
+            head: head.filter(|head| *head != AuthorHead::NONE),
+            fork: self.proofs.get(author).map(|proof| KnownFork {
+                seq: proof.seq(),
+                proof: proof.clone().into_proof(),
+            }),
+        }
+    }
+
+    pub(crate) fn chain(&self, author: &AuthorId, seqs: &[u64]) -> Vec<Option<AuthorHead>> {
+        let at = |seq: &u64| {
+            let (seq, id) = (*seq, self.id_at(author, *seq)?);
+            Some(AuthorHead { seq, id })
+        };
+        seqs.iter().map(at).collect()
+    }
+
+    /// The stored run that holds `seq`, cut to begin there.
+    pub(crate) fn branch(&self, author: &AuthorId, seq: u64) -> Option<Run> {
+        let mut runs = self.runs(author).iter();
+        let run = runs.find(|run| run.id_at(seq).is_some())?;
+        Some(run.above(seq - 1)?.into_run())
+    }
+
     /// Merges all runs of an author into one, as a store may at any time.
     pub(crate) fn merge(&mut self, author: &AuthorId) {
         let Some(runs) = self.logs.get_mut(author) else {
@@ -104,7 +180,15 @@ impl Logs {
     }
 
     pub(crate) fn authors(&self) -> Vec<AuthorId> {
-        self.logs.keys().copied().collect()
+        self.names().copied().collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &AuthorId> {
+        let without_events = self.proofs.keys();
+        let without_events = without_events.filter(|author| !self.logs.contains_key(author));
+        let mut names: Vec<_> = self.logs.keys().chain(without_events).collect();
+        names.sort();
+        names.into_iter()
     }
 
     pub(crate) fn runs(&self, author: &AuthorId) -> &[VerifiedRun] {
@@ -127,7 +211,7 @@ impl Logs {
     }
 
     pub(crate) fn entries(&self) -> Vec<ClockEntry> {
-        let records = self.logs.keys().filter_map(|author| self.head(author));
+        let records = self.names().filter_map(|author| self.head(author));
         records.map(|record| record.entry).collect()
     }
 
@@ -146,7 +230,7 @@ impl Logs {
         if self.logs.is_empty() {
             return None;
         }
-        let records = || self.logs.keys().filter_map(|author| self.head(author));
+        let records = || self.names().filter_map(|author| self.head(author));
         Some(SpaceSummary {
             space: self.space,
             owner: self.owner,
@@ -154,29 +238,41 @@ impl Logs {
             digest: HeadsSummary::from_entries(self.entries())
                 .expect("a map is sorted")
                 .digest(),
-            authors: self.logs.len() as u64,
+            authors: records().count() as u64,
             events: records().map(|record| record.entry.head.seq).sum(),
             payload_bytes: records().map(|record| record.payload_bytes).sum(),
         })
     }
 
     pub(crate) fn head(&self, author: &AuthorId) -> Option<HeadRecord> {
-        let runs = self.runs(author);
-        let head = runs.last()?.head();
+        let fork = self.fork_at(author);
+        let end = self.end(author);
+        let head = match (end, fork) {
+            (Some(end), Some(fork)) if end.seq >= fork => {
+                let below = self.chain(author, &[fork - 1])[0];
+                below.unwrap_or(AuthorHead::NONE)
+            }
+            (Some(end), _) => end,
+            (None, Some(_)) => AuthorHead::NONE,
+            (None, None) => return None,
+        };
+        let runs = self.runs(author).iter();
         Some(HeadRecord {
             entry: ClockEntry {
                 author: *author,
                 head,
-                forked: false,
+                forked: fork.is_some(),
             },
-            payload_bytes: runs.iter().map(|run| run.run().payload_bytes()).sum(),
+            payload_bytes: runs
+                .filter(|run| run.first_seq() <= head.seq)
+                .map(|run| run.run().payload_bytes())
+                .sum(),
         })
     }
 
     pub(crate) fn heads(&self, after: Option<AuthorId>, limit: usize) -> HeadsPage {
         let mut rest = self
-            .logs
-            .keys()
+            .names()
             .filter(|author| after.is_none_or(|after| **author > after));
         let heads = rest
             .by_ref()
@@ -222,12 +318,22 @@ impl Logs {
                 let Some(run) = run.above(above) else {
                     continue;
                 };
+                if run.first_seq() > want.through {
+                    break;
+                }
                 bytes += run.run().as_bytes().len();
                 if bytes > max_bytes && !found.is_empty() {
                     return found;
                 }
                 above = run.last_seq();
-                found.push(stored(&run));
+                found.push(match self.fork_at(&want.author) {
+                    Some(fork) => {
+                        let first = run.first_seq();
+                        let shown = |at: usize| first + (at as u64) < fork;
+                        StoredRun::of(&run.run().with_stubs(shown))
+                    }
+                    None => stored(&run),
+                });
             }
         }
         found

@@ -5,10 +5,13 @@
 //! `HEADWATER_SEED_FACTOR=<n>` draws n times as many.
 
 mod cuts;
+mod forks;
+mod hostile_net;
 mod hostile_requester;
 mod hostile_responder;
 mod logs;
 mod pulls;
+mod receipts;
 mod rng;
 mod simulator;
 mod tampering;

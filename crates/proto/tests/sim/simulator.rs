@@ -8,7 +8,9 @@ use headwater_proto::{
     AppliedRun, Requester, RequesterConfig, RequesterOutput, Responder, ResponderOutput, ServeEnd,
     SessionError, SessionLimits, SyncEnd, SyncProgress, TailWant,
 };
-use headwater_wire::{AuthorId, AuthorSecret, Budget, FrameDecoder, Message, Run};
+use headwater_wire::{
+    AuthorId, AuthorSecret, Budget, FrameDecoder, MemberKey, Message, Receipt, Run,
+};
 
 use crate::{logs::Logs, rng::Rng, tampering::tamper};
 
@@ -40,6 +42,33 @@ pub(crate) struct Options {
     pub(crate) cut_at: Option<u64>,
     /// Change one in so many messages on their way.
     pub(crate) tampers_one_in: Option<u64>,
+    /// Whether the responder signs what it answers.
+    pub(crate) signs: bool,
+    /// What becomes of a hostile side's messages before they are sent.
+    pub(crate) lies: Lies,
+}
+
+/// Turns a message into others.
+pub(crate) type Lie = Box<dyn FnMut(Message) -> Vec<Message>>;
+
+/// The lies of either side, if it lies.
+#[derive(Default)]
+pub(crate) struct Lies {
+    pub(crate) requester: Option<Lie>,
+    pub(crate) responder: Option<Lie>,
+}
+
+/// What is sent in place of a message.
+pub(crate) fn told(lie: &mut Option<Lie>, message: Message) -> Vec<Message> {
+    match lie {
+        Some(lie) => lie(message),
+        None => vec![message],
+    }
+}
+
+/// The responder's node key.
+pub(crate) fn node() -> AuthorSecret {
+    AuthorSecret::from_bytes([200; 32])
 }
 
 impl Options {
@@ -58,6 +87,8 @@ impl Options {
             happenings: VecDeque::new(),
             cut_at: None,
             tampers_one_in: None,
+            signs: true,
+            lies: Lies::default(),
         }
     }
 }
@@ -136,9 +167,15 @@ impl<'a> Simulator<'a> {
             live: options.live,
             limits: options.limits.clone(),
         };
+        let mut requester = Requester::new(config, ours.clock(), now);
+        let mut responder = Responder::new(options.limits.clone(), now);
+        if options.signs {
+            requester = requester.with_provider(MemberKey::from_bytes(*node().id().as_bytes()));
+            responder = responder.signing();
+        }
         Self {
-            requester: Requester::new(config, ours.clock(), now),
-            responder: Responder::new(options.limits.clone(), now),
+            requester,
+            responder,
             ours,
             theirs,
             options,
@@ -183,7 +220,7 @@ impl<'a> Simulator<'a> {
                     None if self.end.is_some() && self.served.is_some() => {
                         return Ending::Done(Box::new(self.report(step)));
                     }
-                    None if self.options.tampers_one_in.is_some() => return self.wait_out(),
+                    None if self.may_lose() => return self.wait_out(),
                     None => self.hang_up(),
                 },
             };
@@ -192,6 +229,13 @@ impl<'a> Simulator<'a> {
             }
         }
         unreachable!()
+    }
+
+    /// Whether messages may be lost.
+    fn may_lose(&self) -> bool {
+        let lies = &self.options.lies;
+        let lied = lies.requester.is_some() || lies.responder.is_some();
+        lied || self.options.tampers_one_in.is_some()
     }
 
     /// Nobody has anything to do: the responder of a live session ends it.
@@ -372,6 +416,13 @@ impl<'a> Simulator<'a> {
             Some(ResponderOutput::ReadRuns { wants, max_bytes }) => self
                 .responder
                 .handle_runs(self.theirs.read_runs(&wants, max_bytes), now),
+            Some(ResponderOutput::Sign(facts)) => {
+                let now_at = self.theirs.summary().map(|summary| summary.generation);
+                let signature = Receipt::sign(&node(), facts).signature;
+                let unchanged = now_at == Some(facts.generation);
+                self.responder
+                    .handle_signed(unchanged.then_some(signature), now)
+            }
             other => panic!("no question: {other:?}"),
         }
     }
@@ -399,7 +450,8 @@ impl<'a> Simulator<'a> {
                     self.chunks += u64::from(matches!(message, Message::HeadsChunk(_)));
                     let (message, bytes) = through_the_wire(&message);
                     self.request_bytes += bytes;
-                    self.to_responder.push_back(message);
+                    let told = told(&mut self.options.lies.requester, message);
+                    self.to_responder.extend(told);
                 }
                 RequesterOutput::Apply(runs) => self.to_apply.push_back(runs),
                 RequesterOutput::Progress(progress) => {
@@ -419,7 +471,8 @@ impl<'a> Simulator<'a> {
                     self.segments += u64::from(matches!(message, Message::SyncPlan(_)));
                     let (message, bytes) = through_the_wire(&message);
                     self.answer_bytes += bytes;
-                    self.to_requester.push_back(message);
+                    let told = told(&mut self.options.lies.responder, message);
+                    self.to_requester.extend(told);
                 }
                 ResponderOutput::Pinned(heads) => {
                     let Some(pending) = &mut self.pending else {

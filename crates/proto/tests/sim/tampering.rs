@@ -24,7 +24,7 @@ pub(crate) fn tamper(queue: &mut VecDeque<Message>, rng: &mut Rng) {
     }
 }
 
-fn change(message: &mut Message, rng: &mut Rng) {
+pub(crate) fn change(message: &mut Message, rng: &mut Rng) {
     let off_by_one = |value: &mut u64, rng: &mut Rng| {
         *value = match rng.one_in(2) {
             true => value.saturating_add(1),
@@ -72,7 +72,7 @@ fn change(message: &mut Message, rng: &mut Rng) {
             3 => complete.outcome = SyncOutcome::Complete,
             _ => complete.last_event = None,
         },
-        Message::ForkNotice(notice) => notice.held = notice.stated.id,
+        Message::ForkNotice(notice) => notice.stated = Some(notice.held),
         Message::HeadsWanted(wanted) => wanted.request_id += 1,
         Message::SyncRequestV2(request) => request.request_id += 1,
         _ => {}

@@ -135,51 +135,12 @@ pub fn cuts_off_an_overlap_that_ends_inside_a_stored_run(store: &dyn LogStore) {
     let long = log.run(700);
     accepted(&store.append(&[long]).unwrap());
     for seq in [1, 2, 63, 64, 65, 127, 128, 500, 699] {
-        let mut author = world.author(1);
-        let part = author.run(seq);
+        let part = world.author(1).run(seq);
         let stale = AppendError::Stale {
             author: log.author(),
             head: 700,
         };
         assert_eq!(store.append(&[part]).unwrap().outcomes, [Err(stale)]);
-        let other = author.fork(log.head_at(seq as u64 - 1));
-        let forked = AppendError::Forked {
-            author: log.author(),
-            seq: seq as u64,
-        };
-        assert_eq!(store.append(&[other]).unwrap().outcomes, [Err(forked)]);
-    }
-    world.assert_sound(store);
-}
-
-/// Another event at a seq that is held is refused, at the head and below it.
-pub fn refuses_a_fork_and_leaves_the_log_unchanged(store: &dyn LogStore) {
-    let world = World::new(1);
-    world.found(store);
-    let mut log = world.author(1);
-    let (first, second) = (log.run(3), log.run(4));
-    accepted(&store.append(&[first.clone(), second.clone()]).unwrap());
-    let before = store.summary(&world.space()).unwrap();
-    let mut other = world.author(1);
-    other.runs.push(first.clone());
-    other.runs.push(other.fork(Some(first.head())));
-    // At the head, below it, at the first event, and after a fork the store has not seen.
-    let forks = [
-        log.fork(log.head_at(6)),
-        log.fork(log.head_at(2)),
-        log.fork(None),
-        other.run(3),
-    ];
-    for fork in forks {
-        let outcomes = store.append(std::slice::from_ref(&fork)).unwrap().outcomes;
-        match outcomes.as_slice() {
-            [Err(AppendError::Forked { author, seq })] => {
-                assert_eq!(*author, log.author());
-                assert!((fork.first_seq() - 1..=7).contains(seq), "{seq}");
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(store.summary(&world.space()).unwrap(), before);
     }
     world.assert_sound(store);
 }

@@ -19,6 +19,9 @@
 #![allow(clippy::missing_panics_doc)]
 
 mod appends;
+mod bounds;
+mod exchange;
+mod forks;
 mod model;
 mod reads;
 mod small_runs;
@@ -26,6 +29,11 @@ mod world;
 
 pub use self::{
     appends::*,
+    bounds::*,
+    exchange::{
+        Delivery, ForkPlan, check_exchange, stores_that_exchanged_proofs_and_branches_agree,
+    },
+    forks::*,
     model::{Step, check_history, random_histories_agree_with_a_model},
     reads::*,
     small_runs::*,
@@ -65,7 +73,6 @@ macro_rules! conformance_tests {
             answers_stale_to_a_run_it_holds_and_stays_unchanged
             cuts_off_an_equal_overlap
             cuts_off_an_overlap_that_ends_inside_a_stored_run
-            refuses_a_fork_and_leaves_the_log_unchanged
             runs_of_one_call_build_on_each_other
             one_call_spans_spaces_and_authors
             a_refused_run_does_not_hinder_the_others_of_its_call
@@ -93,6 +100,32 @@ macro_rules! conformance_tests {
             merges_runs_appended_one_by_one
             a_merged_log_serves_every_tail
             merging_rewrites_no_event_more_than_three_times
+            a_fork_cuts_the_log_below_it_and_what_lies_above_is_kept
+            a_fork_is_found_wherever_it_shows
+            a_fork_at_the_first_event_leaves_an_entry_without_a_head
+            a_run_of_a_log_that_is_cut_is_stale_or_forked
+            a_lower_fork_cuts_again_and_a_higher_one_changes_nothing
+            a_fork_does_not_hinder_the_other_runs_of_its_call
+            a_proof_from_elsewhere_cuts_the_log
+            a_proof_of_a_space_that_is_not_held_is_not_kept
+            a_log_cut_above_its_end_goes_on_up_to_the_cut
+            a_proof_that_goes_on_from_another_event_proves_a_lower_fork
+            a_run_that_does_not_lead_to_the_proof_proves_a_lower_fork
+            serves_the_run_a_cut_lies_in_whole
+            a_cut_anywhere_in_a_log_of_small_runs_leaves_what_is_below_it
+            forks_come_in_ascending_pages
+            a_check_lists_the_forks_and_counts_what_is_visible
+            a_bound_hides_what_lies_above_it_and_lifting_it_shows_it_again
+            a_run_above_a_bound_is_refused_and_one_that_spans_it_is_stored_whole
+            a_bound_of_nothing_takes_the_entry_away
+            a_bound_is_kept_for_an_author_nothing_is_held_of
+            a_bound_of_a_space_that_is_not_held_is_not_kept
+            a_fork_and_a_bound_cut_at_the_lower_of_the_two
+            a_fork_above_a_bound_is_found_where_it_is_stored
+            a_forked_log_nothing_is_accepted_of_is_hidden_until_the_bound_is_lifted
+            bounds_come_in_ascending_pages
+            small_runs_are_merged_across_a_bound
+            stores_that_exchanged_proofs_and_branches_agree
         }
     };
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use headwater_proto::history::{HeadRecord, StoredRun, TailWant};
 use headwater_wire::{
     AuthorHead, AuthorId, AuthorSecret, ClockEntry, Event, EventDraft, HeadsDigest, Run, Signature,
-    SignedHead, SpaceId, VerifiedRun, limits::MAX_PAYLOAD_BYTES, merge_runs, sign_genesis,
-    sign_runs, tree::RootBuilder,
+    SignedHead, SpaceId, VerifiedForkProof, VerifiedRun, limits::MAX_PAYLOAD_BYTES, merge_runs,
+    sign_genesis, sign_runs, tree::RootBuilder,
 };
 
 use crate::{Commit, LogStore};
@@ -104,6 +104,12 @@ impl Log {
     #[must_use]
     pub fn author(&self) -> AuthorId {
         self.secret.id()
+    }
+
+    /// The space the log belongs to.
+    #[must_use]
+    pub fn space(&self) -> SpaceId {
+        self.space
     }
 
     /// The last event signed.
@@ -207,6 +213,26 @@ impl Log {
         sign_runs(&self.space, &self.secret, base, [draft])
             .unwrap()
             .remove(0)
+    }
+
+    /// Signs events that are this author's, but not this log's: one for each letter, after `base`.
+    #[must_use]
+    pub fn branch(&self, base: Option<AuthorHead>, letters: &str) -> VerifiedRun {
+        let first = base.map_or(1, |base| base.seq + 1);
+        let drafts = letters
+            .bytes()
+            .zip(first..)
+            .map(|(letter, seq)| EventDraft::new(17, 1_700_000_000_000 + seq, vec![letter; 20]));
+        sign_runs(&self.space, &self.secret, base, drafts)
+            .unwrap()
+            .remove(0)
+    }
+
+    /// Proof that this author forks after `base`, made of two events nobody has seen.
+    #[must_use]
+    pub fn proof(&self, base: Option<AuthorHead>) -> VerifiedForkProof {
+        let (one, other) = (self.branch(base, "y"), self.branch(base, "z"));
+        VerifiedForkProof::of(&one, &other).unwrap()
     }
 
     /// Every event signed so far.

@@ -15,14 +15,17 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use redb::StorageBackend;
 
 use crate::{Damage, StoreError, StoreId};
 
-/// The format this version reads and writes. Format 1 kept a run in one row.
-pub(super) const FORMAT: u32 = 2;
+/// The format this version reads and writes. Format 1 kept a run in one row; format 2 knew no
+/// forks, and one head for what is visible and what is stored.
+pub(super) const FORMAT: u32 = 3;
 
 const MAGIC: &[u8; 16] = b"headwater store\n";
 const FACTS_BYTES: usize = 16 + 4 + 16;
@@ -41,6 +44,24 @@ pub(super) struct StoreFile {
     pub(super) faults: Arc<super::faults::Faults>,
 }
 
+/// How often a lock is tried for, and how long is waited between: together 50 ms.
+const LOCK_TRIES: u32 = 10;
+const LOCK_WAIT: Duration = Duration::from_millis(5);
+
+/// Locks a file. A process that is being started holds copies of our descriptors, and with them a
+/// lock we have given back, until it runs its own program: so a refusal counts only if it lasts.
+fn lock(file: &File) -> Result<(), TryLockError> {
+    let mut refused = file.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if !matches!(refused, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        thread::sleep(LOCK_WAIT);
+        refused = file.try_lock();
+    }
+    refused
+}
+
 impl StoreFile {
     /// Opens and locks the file, and reads its header. Nothing is written.
     pub(super) fn open(path: &Path) -> Result<StoreFile, StoreError> {
@@ -51,7 +72,7 @@ impl StoreFile {
             },
             _ => StoreError::Io(error),
         })?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::AlreadyOpen {

@@ -37,16 +37,16 @@ use std::{
 use headwater_proto::history::{
     HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
-use headwater_wire::{AuthorHead, AuthorId, Event, SpaceId, VerifiedRun};
+use headwater_wire::{AuthorHead, AuthorId, Event, Run, SpaceId, VerifiedForkProof, VerifiedRun};
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use self::{
     file::StoreFile,
-    tables::{DiskTables, Reading},
+    tables::{DiskTables, Reading, Writing},
 };
 use crate::{
-    Commit, Damage, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport, append, read,
-    verify,
+    Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport,
+    append, changes::Written, forks, read, verify,
 };
 
 /// How a [`DiskStore`] is opened.
@@ -239,6 +239,29 @@ impl DiskStore {
         self.with_database(|database| question(&DiskTables::read(&database.begin_read()?)?))
     }
 
+    /// Changes the tables in one transaction.
+    fn write(
+        &self,
+        work: impl FnOnce(&mut DiskTables<Writing<'_>>) -> Result<Written, StoreError>,
+    ) -> Result<Commit, StoreError> {
+        let written = self.with_database(|database| {
+            let transaction = begin_write(database)?;
+            let written = work(&mut DiskTables::write(&transaction)?)?;
+            if written.changed {
+                self.unsettled.store(true, SeqCst);
+                transaction.commit()?;
+            } else {
+                transaction.abort()?;
+            }
+            Ok(written.commit)
+        });
+        if matches!(written, Err(StoreError::Damaged(Damage::File { .. }))) {
+            // redb may have given up half-way through.
+            self.failed.store(true, SeqCst);
+        }
+        written
+    }
+
     fn with_database<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
@@ -336,22 +359,7 @@ impl LogStore for DiskStore {
     }
 
     fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        let written = self.with_database(|database| {
-            let transaction = begin_write(database)?;
-            let commit = append::append(&mut DiskTables::write(&transaction)?, runs)?;
-            if commit.generations.is_empty() {
-                transaction.abort()?;
-            } else {
-                self.unsettled.store(true, SeqCst);
-                transaction.commit()?;
-            }
-            Ok(commit)
-        });
-        if matches!(written, Err(StoreError::Damaged(Damage::File { .. }))) {
-            // redb may have given up half-way through.
-            self.failed.store(true, SeqCst);
-        }
-        written
+        self.write(|tables| append::append(tables, runs))
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -399,6 +407,71 @@ impl LogStore for DiskStore {
         seq: u64,
     ) -> Result<Option<Event>, StoreError> {
         self.ask(|tables| read::event(tables, space, author, seq))
+    }
+
+    fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
+        self.write(|tables| forks::cut(tables, proof))
+    }
+
+    fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
+        self.ask(|tables| forks::fork(tables, space, author))
+    }
+
+    fn forks(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<ForkRecord>, StoreError> {
+        self.ask(|tables| forks::forks(tables, space, after, limit))
+    }
+
+    fn chain(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seqs: &[u64],
+    ) -> Result<Vec<Option<AuthorHead>>, StoreError> {
+        self.ask(|tables| forks::chain(tables, space, author, seqs))
+    }
+
+    fn stored_end(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+    ) -> Result<Option<AuthorHead>, StoreError> {
+        self.ask(|tables| forks::stored_end(tables, space, author))
+    }
+
+    fn branch(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        seq: u64,
+    ) -> Result<Option<Run>, StoreError> {
+        self.ask(|tables| forks::branch(tables, space, author, seq))
+    }
+
+    fn restrict(
+        &self,
+        space: &SpaceId,
+        author: &AuthorId,
+        through: Option<u64>,
+    ) -> Result<Commit, StoreError> {
+        self.write(|tables| forks::restrict(tables, space, author, through))
+    }
+
+    fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
+        self.ask(|tables| forks::restriction(tables, space, author))
+    }
+
+    fn restricted(
+        &self,
+        space: &SpaceId,
+        after: Option<AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        self.ask(|tables| forks::restricted(tables, space, after, limit))
     }
 
     fn verify(

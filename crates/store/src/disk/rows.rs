@@ -8,12 +8,13 @@
 //! Invariant: these layouts belong to [`FORMAT`](super::file::FORMAT). Whoever changes one
 //! raises it.
 
-use headwater_wire::{AuthorHead, AuthorId, EventId, HeadsDigest};
+use bytes::Bytes;
+use headwater_wire::{AuthorHead, AuthorId, EventId, ForkProof, HeadsDigest, Run};
 
 use super::pieces::Size;
 use crate::{
     heads_tree::{Child, Node, Prefix},
-    records::{HeadRow, RUN_HASH_BYTES, Side, SpaceRow},
+    records::{HeadRow, RUN_HASH_BYTES, Shelf, Side, SpaceRow},
 };
 
 const SEAL_BYTES: usize = 8;
@@ -26,6 +27,17 @@ pub(super) enum Sealed {
     Head = 2,
     Side = 3,
     Node = 4,
+    Hidden = 5,
+    Proof = 6,
+}
+
+impl Sealed {
+    pub(super) fn of(shelf: Shelf) -> Sealed {
+        match shelf {
+            Shelf::Shown => Sealed::Head,
+            Shelf::Hidden => Sealed::Hidden,
+        }
+    }
 }
 
 fn seal_of(table: Sealed, key: &[u8], value: &[u8]) -> [u8; SEAL_BYTES] {
@@ -104,7 +116,7 @@ pub(super) fn node_key(space: u32, prefix: &Prefix) -> [u8; 37] {
 }
 
 pub(super) fn space_value(row: &SpaceRow) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 + 32 + 8 + 32 + 3 * 8 + SEAL_BYTES);
+    let mut out = Vec::with_capacity(4 + 32 + 8 + 32 + 4 * 8 + SEAL_BYTES);
     out.extend_from_slice(&row.no.to_be_bytes());
     out.extend_from_slice(row.owner.as_bytes());
     out.extend_from_slice(&row.generation.to_be_bytes());
@@ -112,6 +124,7 @@ pub(super) fn space_value(row: &SpaceRow) -> Vec<u8> {
     out.extend_from_slice(&row.authors.to_be_bytes());
     out.extend_from_slice(&row.events.to_be_bytes());
     out.extend_from_slice(&row.payload_bytes.to_be_bytes());
+    out.extend_from_slice(&row.hidden.to_be_bytes());
     out
 }
 
@@ -125,32 +138,104 @@ pub(super) fn read_space(value: &[u8]) -> Option<SpaceRow> {
         authors: fields.u64()?,
         events: fields.u64()?,
         payload_bytes: fields.u64()?,
+        hidden: fields.u64()?,
     };
     fields.end(row)
 }
 
+/// What a log's row holds beside its head.
+mod extra {
+    /// The end of what is stored is not the visible head.
+    pub(super) const END: u8 = 1;
+    /// A fork is proven.
+    pub(super) const FORK: u8 = 2;
+    /// There is a last seq that is accepted.
+    pub(super) const THROUGH: u8 = 4;
+}
+
+/// A log's row. That of a log that is shown whole and bounded by nothing holds its head alone.
 pub(super) fn head_value(row: &HeadRow) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 + 8 + 32 + 1 + 8 + SEAL_BYTES);
+    let mut out = Vec::with_capacity(4 + 48 + 1 + 48 + 16 + SEAL_BYTES);
     out.extend_from_slice(&row.log.to_be_bytes());
-    out.extend_from_slice(&row.head.seq.to_be_bytes());
-    out.extend_from_slice(row.head.id.as_bytes());
-    out.push(u8::from(row.forked));
-    out.extend_from_slice(&row.payload_bytes.to_be_bytes());
+    put_place(&mut out, &row.head, row.payload_bytes);
+    let flags = out.len();
+    out.push(0);
+    let mut held = 0;
+    if (row.end, row.end_payload_bytes) != (row.head, row.payload_bytes) {
+        held |= extra::END;
+        put_place(&mut out, &row.end, row.end_payload_bytes);
+    }
+    if let Some(seq) = row.fork {
+        held |= extra::FORK;
+        out.extend_from_slice(&seq.to_be_bytes());
+    }
+    if let Some(seq) = row.through {
+        held |= extra::THROUGH;
+        out.extend_from_slice(&seq.to_be_bytes());
+    }
+    if let Some(flags) = out.get_mut(flags) {
+        *flags = held;
+    }
     out
 }
 
 pub(super) fn read_head(value: &[u8]) -> Option<HeadRow> {
     let mut fields = Fields(value);
+    let log = fields.u32()?;
+    let (head, payload_bytes) = read_place(&mut fields)?;
+    let held = fields.u8()?;
+    let (end, end_payload_bytes) = match held & extra::END {
+        0 => (head, payload_bytes),
+        _ => read_place(&mut fields)?,
+    };
+    let mut seq_if = |flag| match held & flag {
+        0 => Some(None),
+        _ => fields.u64().map(Some),
+    };
     let row = HeadRow {
-        log: fields.u32()?,
-        head: AuthorHead {
-            seq: fields.u64()?,
-            id: EventId::from_bytes(fields.array()?),
-        },
-        forked: fields.u8()? != 0,
-        payload_bytes: fields.u64()?,
+        log,
+        head,
+        payload_bytes,
+        end,
+        end_payload_bytes,
+        fork: seq_if(extra::FORK)?,
+        through: seq_if(extra::THROUGH)?,
     };
     fields.end(row)
+}
+
+/// An event of a log, and the payload bytes up to it.
+fn put_place(out: &mut Vec<u8>, head: &AuthorHead, payload_bytes: u64) {
+    out.extend_from_slice(&head.seq.to_be_bytes());
+    out.extend_from_slice(head.id.as_bytes());
+    out.extend_from_slice(&payload_bytes.to_be_bytes());
+}
+
+fn read_place(fields: &mut Fields<'_>) -> Option<(AuthorHead, u64)> {
+    let head = AuthorHead {
+        seq: fields.u64()?,
+        id: EventId::from_bytes(fields.array()?),
+    };
+    Some((head, fields.u64()?))
+}
+
+/// The halves of a fork proof: the length of the first, then both.
+pub(super) fn proof_value([first, second]: [&Bytes; 2]) -> Vec<u8> {
+    let len = u32::try_from(first.len()).unwrap_or(u32::MAX);
+    let mut out = Vec::with_capacity(4 + first.len() + second.len() + SEAL_BYTES);
+    out.extend_from_slice(&len.to_be_bytes());
+    out.extend_from_slice(first);
+    out.extend_from_slice(second);
+    out
+}
+
+pub(super) fn read_proof(value: &[u8]) -> Option<ForkProof> {
+    let mut fields = Fields(value);
+    let len = usize::try_from(fields.u32()?).ok()?;
+    let (first, second) = fields.0.split_at_checked(len)?;
+    let first = Run::decode(Bytes::copy_from_slice(first)).ok()?;
+    let second = Run::decode(Bytes::copy_from_slice(second)).ok()?;
+    Some(ForkProof::new(first, second))
 }
 
 /// A side record; its last seq is in the key.

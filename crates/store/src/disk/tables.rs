@@ -1,7 +1,7 @@
 //! The tables as redb tables.
 
 use bytes::Bytes;
-use headwater_wire::{AuthorId, SpaceId};
+use headwater_wire::{AuthorId, ForkProof, SpaceId};
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
@@ -14,7 +14,7 @@ use crate::{
     Damage, StoreError,
     heads_tree::{Node, Prefix},
     read::damaged_run,
-    records::{HeadRow, LogKey, Side, SpaceKey, SpaceRow},
+    records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
     tables::{Tables, TablesMut},
 };
 
@@ -23,6 +23,8 @@ type Key<const N: usize> = &'static [u8; N];
 
 const SPACES: TableDefinition<'_, Key<32>, Bytestring> = TableDefinition::new("spaces");
 const HEADS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("heads");
+const HIDDEN: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("hidden");
+const PROOFS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("proofs");
 const SIDES: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("sides");
 const PIECES: TableDefinition<'_, Key<13>, Bytestring> = TableDefinition::new("pieces");
 const NODES: TableDefinition<'_, Key<37>, Bytestring> = TableDefinition::new("nodes");
@@ -54,6 +56,8 @@ impl<'t> Access for Writing<'t> {
 pub(super) struct DiskTables<A: Access> {
     spaces: A::Of<Key<32>, Bytestring>,
     heads: A::Of<Key<36>, Bytestring>,
+    hidden: A::Of<Key<36>, Bytestring>,
+    proofs: A::Of<Key<36>, Bytestring>,
     sides: A::Of<Key<12>, Bytestring>,
     pieces: A::Of<Key<13>, Bytestring>,
     nodes: A::Of<Key<37>, Bytestring>,
@@ -65,6 +69,8 @@ impl DiskTables<Reading> {
         Ok(DiskTables {
             spaces: transaction.open_table(SPACES)?,
             heads: transaction.open_table(HEADS)?,
+            hidden: transaction.open_table(HIDDEN)?,
+            proofs: transaction.open_table(PROOFS)?,
             sides: transaction.open_table(SIDES)?,
             pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
@@ -79,6 +85,8 @@ impl<'t> DiskTables<Writing<'t>> {
         Ok(DiskTables {
             spaces: transaction.open_table(SPACES)?,
             heads: transaction.open_table(HEADS)?,
+            hidden: transaction.open_table(HIDDEN)?,
+            proofs: transaction.open_table(PROOFS)?,
             sides: transaction.open_table(SIDES)?,
             pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
@@ -101,6 +109,13 @@ impl<'t> DiskTables<Writing<'t>> {
 }
 
 impl<A: Access> DiskTables<A> {
+    fn shelf(&self, shelf: Shelf) -> &A::Of<Key<36>, Bytestring> {
+        match shelf {
+            Shelf::Shown => &self.heads,
+            Shelf::Hidden => &self.hidden,
+        }
+    }
+
     fn number(&self, kind: u8) -> Result<u32, StoreError> {
         Ok(self.numbers.get(kind)?.map_or(0, |number| number.value()))
     }
@@ -130,12 +145,52 @@ fn in_log(log: &LogKey, seq: u64) -> impl Fn(redb::StorageError) -> StoreError {
     }
 }
 
+/// A damaged page may name another one in its place, or itself: redb follows, and never comes to an
+/// end of it.
+fn out_of_order() -> redb::StorageError {
+    redb::StorageError::Corrupted("rows out of order".to_owned())
+}
+
+/// Up to `limit` rows of one space above an author.
+fn rows_after<T>(
+    table: &impl ReadableTable<Key<36>, Bytestring>,
+    space: &SpaceKey,
+    after: Option<&AuthorId>,
+    limit: usize,
+    read: impl Fn(&[u8; 36], &[u8]) -> T,
+) -> Result<Vec<(AuthorId, T)>, StoreError> {
+    let lowest = rows::head_key(space.no, after.unwrap_or(&AuthorId::from_bytes([0; 32])));
+    let highest = rows::head_key(space.no, &AuthorId::from_bytes([0xff; 32]));
+    let mut found = Vec::new();
+    for row in table.range::<&[u8; 36]>(&lowest..=&highest)? {
+        let (key, sealed) = row?;
+        let author = rows::head_key_author(key.value());
+        if after == Some(&author) {
+            continue;
+        }
+        if found.len() == limit {
+            break;
+        }
+        // Whoever reads page after page comes to an end only if every one goes further.
+        let last = found.last().map(|(author, _)| author).or(after);
+        if last.is_some_and(|last| author <= *last) {
+            return Err(out_of_order().into());
+        }
+        found.push((author, read(key.value(), sealed.value())));
+    }
+    Ok(found)
+}
+
 impl<A: Access> Tables for DiskTables<A> {
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
         let mut spaces = Vec::new();
         for row in self.spaces.iter()? {
             let (key, _) = row?;
-            spaces.push(SpaceId::from_bytes(*key.value()));
+            let space = SpaceId::from_bytes(*key.value());
+            if spaces.last().is_some_and(|last| space <= *last) {
+                return Err(out_of_order().into());
+            }
+            spaces.push(space);
         }
         Ok(spaces)
     }
@@ -151,12 +206,17 @@ impl<A: Access> Tables for DiskTables<A> {
             .ok_or(StoreError::Damaged(Damage::Space { space: *space }))
     }
 
-    fn head(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<HeadRow>, StoreError> {
+    fn head(
+        &self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<Option<HeadRow>, StoreError> {
         let key = rows::head_key(space.no, author);
-        let Some(sealed) = self.heads.get(&key)? else {
+        let Some(sealed) = self.shelf(shelf).get(&key)? else {
             return Ok(None);
         };
-        rows::unseal(Sealed::Head, &key, sealed.value())
+        rows::unseal(Sealed::of(shelf), &key, sealed.value())
             .and_then(rows::read_head)
             .map(Some)
             .ok_or(StoreError::Damaged(Damage::Head {
@@ -167,26 +227,14 @@ impl<A: Access> Tables for DiskTables<A> {
 
     fn heads_after(
         &self,
+        shelf: Shelf,
         space: &SpaceKey,
         after: Option<&AuthorId>,
         limit: usize,
     ) -> Result<Vec<(AuthorId, Option<HeadRow>)>, StoreError> {
-        let lowest = rows::head_key(space.no, after.unwrap_or(&AuthorId::from_bytes([0; 32])));
-        let highest = rows::head_key(space.no, &AuthorId::from_bytes([0xff; 32]));
-        let mut heads = Vec::new();
-        for row in self.heads.range::<&[u8; 36]>(&lowest..=&highest)? {
-            let (key, sealed) = row?;
-            let author = rows::head_key_author(key.value());
-            if after == Some(&author) {
-                continue;
-            }
-            if heads.len() == limit {
-                break;
-            }
-            let value = rows::unseal(Sealed::Head, key.value(), sealed.value());
-            heads.push((author, value.and_then(rows::read_head)));
-        }
-        Ok(heads)
+        rows_after(self.shelf(shelf), space, after, limit, |key, sealed| {
+            rows::unseal(Sealed::of(shelf), key, sealed).and_then(rows::read_head)
+        })
     }
 
     fn author_from(
@@ -244,6 +292,30 @@ impl<A: Access> Tables for DiskTables<A> {
         }
     }
 
+    fn proof(&self, space: &SpaceKey, author: &AuthorId) -> Result<Option<ForkProof>, StoreError> {
+        let key = rows::head_key(space.no, author);
+        let Some(sealed) = self.proofs.get(&key)? else {
+            return Ok(None);
+        };
+        rows::unseal(Sealed::Proof, &key, sealed.value())
+            .and_then(rows::read_proof)
+            .map(Some)
+            .ok_or(StoreError::Damaged(Damage::Proof {
+                space: space.id,
+                author: *author,
+            }))
+    }
+
+    fn proven_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&AuthorId>,
+        limit: usize,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        let rows = rows_after(&self.proofs, space, after, limit, |_, _| ())?;
+        Ok(rows.into_iter().map(|(author, ())| author).collect())
+    }
+
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
         let key = rows::node_key(space.no, prefix);
         let Some(sealed) = self.nodes.get(&key)? else {
@@ -253,6 +325,15 @@ impl<A: Access> Tables for DiskTables<A> {
             .and_then(rows::read_node)
             .map(Some)
             .ok_or(StoreError::Damaged(Damage::Tree { space: space.id }))
+    }
+}
+
+impl<'t> DiskTables<Writing<'t>> {
+    fn shelf_mut(&mut self, shelf: Shelf) -> &mut Table<'t, Key<36>, Bytestring> {
+        match shelf {
+            Shelf::Shown => &mut self.heads,
+            Shelf::Hidden => &mut self.hidden,
+        }
     }
 }
 
@@ -274,13 +355,37 @@ impl TablesMut for DiskTables<Writing<'_>> {
 
     fn put_head(
         &mut self,
+        shelf: Shelf,
         space: &SpaceKey,
         author: &AuthorId,
         row: &HeadRow,
     ) -> Result<(), StoreError> {
         let key = rows::head_key(space.no, author);
-        let value = rows::seal(Sealed::Head, &key, rows::head_value(row));
-        self.heads.insert(&key, value.as_slice())?;
+        let value = rows::seal(Sealed::of(shelf), &key, rows::head_value(row));
+        self.shelf_mut(shelf).insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn remove_head(
+        &mut self,
+        shelf: Shelf,
+        space: &SpaceKey,
+        author: &AuthorId,
+    ) -> Result<(), StoreError> {
+        let key = rows::head_key(space.no, author);
+        self.shelf_mut(shelf).remove(&key)?;
+        Ok(())
+    }
+
+    fn put_proof(
+        &mut self,
+        space: &SpaceKey,
+        author: &AuthorId,
+        halves: [&Bytes; 2],
+    ) -> Result<(), StoreError> {
+        let key = rows::head_key(space.no, author);
+        let value = rows::seal(Sealed::Proof, &key, rows::proof_value(halves));
+        self.proofs.insert(&key, value.as_slice())?;
         Ok(())
     }
 
@@ -315,6 +420,11 @@ impl TablesMut for DiskTables<Writing<'_>> {
         let key = rows::node_key(space.no, prefix);
         let value = rows::seal(Sealed::Node, &key, rows::node_value(node));
         self.nodes.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn remove_node(&mut self, space: &SpaceKey, prefix: &Prefix) -> Result<(), StoreError> {
+        self.nodes.remove(&rows::node_key(space.no, prefix))?;
         Ok(())
     }
 }

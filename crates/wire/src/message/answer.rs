@@ -6,8 +6,8 @@ use super::{Body, Cursor, FrameWriter, read_runs};
 use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader},
     event::EventRef,
-    heads::AuthorHead,
-    ids::{AuthorId, EventId, HeadsDigest, Signature},
+    heads::ClockEntry,
+    ids::{AuthorId, HeadsDigest, Signature},
 };
 
 /// "Your digest differs from mine: send your heads." From the responder.
@@ -291,34 +291,41 @@ impl Body for LiveLagged {
     }
 }
 
-/// The requester's head of an author is not on the responder's chain. Nothing is sent for that
-/// author; all others go on.
+/// The two sides see an author's log differently, so that nothing of it is sent; all others go
+/// on. What the author did is found out, and proven, on a stream of its own; see [`ForkLocator`].
+///
+/// [`ForkLocator`]: super::ForkLocator
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForkNotice {
     /// The request.
     pub request_id: u64,
     /// The author.
     pub author: AuthorId,
-    /// The head the requester stated.
-    pub stated: AuthorHead,
-    /// The responder's event at that seq.
-    pub held: EventId,
+    /// The head the requester stated, if it stated one.
+    pub stated: Option<ClockEntry>,
+    /// The responder's.
+    pub held: ClockEntry,
 }
 
 impl Body for ForkNotice {
     fn write(&self, frame: &mut FrameWriter) {
         let out = &mut frame.owned;
-        self.author.encode(out);
-        self.stated.encode(out);
         self.held.encode(out);
+        out.put_bool(self.stated.is_some());
+        if let Some(stated) = &self.stated {
+            stated.encode_place(out);
+        }
     }
 
     fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
+        let held = ClockEntry::decode(reader)?;
         Ok(Self {
             request_id,
-            author: AuthorId::decode(reader)?,
-            stated: AuthorHead::decode(reader)?,
-            held: EventId::decode(reader)?,
+            author: held.author,
+            stated: reader.option("stated", |reader| {
+                ClockEntry::decode_place(held.author, reader)
+            })?,
+            held,
         })
     }
 }

@@ -1,20 +1,17 @@
 //! Messages whose tags and bytes are fixed while no session sends them yet: the descent of the
-//! heads tree, payloads asked for by themselves, and the exchange of fork proofs.
+//! heads tree, and payloads asked for by themselves.
 //!
 //! They are here so that their place in the format is taken. A session that receives one today
 //! answers with [`crate::CloseCode::Unsupported`].
 
 use bytes::Bytes;
 
-use super::{Body, FrameWriter, SyncFilter, read_run, read_runs};
+use super::{Body, FrameWriter, SyncFilter};
 use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader, check_ascending},
-    heads::{AuthorHead, ClockEntry},
+    heads::ClockEntry,
     ids::{AuthorId, HeadsDigest, SpaceId},
-    limits::{
-        MAX_LOCATOR_IDS, MAX_PAYLOAD_BYTES, MAX_PAYLOAD_WANTS, MAX_RUN_EVENTS, MAX_SEQ,
-        MAX_TREE_PREFIXES,
-    },
+    limits::{MAX_PAYLOAD_BYTES, MAX_PAYLOAD_WANTS, MAX_RUN_EVENTS, MAX_SEQ, MAX_TREE_PREFIXES},
     tree::{FANOUT, MAX_DEPTH, nibble},
 };
 
@@ -274,38 +271,6 @@ pub struct PayloadBatch {
     pub payloads: Vec<PayloadAnswer>,
 }
 
-/// Ids of a forked log at head − 2^k, so that the first differing seq is found in few trips.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForkLocator {
-    /// The request.
-    pub request_id: u64,
-    /// The author.
-    pub author: AuthorId,
-    /// At most 64, by ascending seq.
-    pub entries: Vec<AuthorHead>,
-}
-
-/// The events around a fork, as stubs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForkStubs {
-    /// The request.
-    pub request_id: u64,
-    /// Encoded runs.
-    pub runs: Vec<Bytes>,
-}
-
-/// Two validly signed runs that start at the same seq from the same `prev`, or at neighbouring
-/// seqs where the second's `prev` is not the first's id: proof that the author forked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForkProof {
-    /// The request.
-    pub request_id: u64,
-    /// One branch.
-    pub first: Bytes,
-    /// The other.
-    pub second: Bytes,
-}
-
 impl Body for TreeRequest {
     fn write(&self, frame: &mut FrameWriter) {
         frame.owned.put_list(&self.prefixes);
@@ -361,52 +326,6 @@ impl Body for PayloadBatch {
             request_id,
             more: reader.bool("more")?,
             payloads: reader.list("payloads", MAX_RUN_EVENTS)?,
-        })
-    }
-}
-
-impl Body for ForkLocator {
-    fn write(&self, frame: &mut FrameWriter) {
-        self.author.encode(&mut frame.owned);
-        frame.owned.put_list(&self.entries);
-    }
-
-    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
-        let author = AuthorId::decode(reader)?;
-        let entries = reader.list::<AuthorHead>("locator", MAX_LOCATOR_IDS)?;
-        check_ascending("locator", &entries, |entry| entry.seq)?;
-        Ok(Self {
-            request_id,
-            author,
-            entries,
-        })
-    }
-}
-
-impl Body for ForkStubs {
-    fn write(&self, frame: &mut FrameWriter) {
-        frame.put_runs(&self.runs);
-    }
-
-    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            request_id,
-            runs: read_runs(reader)?,
-        })
-    }
-}
-
-impl Body for ForkProof {
-    fn write(&self, frame: &mut FrameWriter) {
-        frame.put_run(&self.first);
-        frame.put_run(&self.second);
-    }
-
-    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
-        Ok(Self {
-            request_id,
-            first: read_run(reader)?,
-            second: read_run(reader)?,
         })
     }
 }

@@ -9,6 +9,8 @@
 
 mod answer;
 mod deferred;
+mod fork;
+mod redeem;
 mod request;
 
 pub use answer::{
@@ -16,9 +18,11 @@ pub use answer::{
     SyncBatchV2, SyncOutcome, SyncPlan, Truncation,
 };
 pub use deferred::{
-    ForkLocator, ForkProof, ForkStubs, PayloadAnswer, PayloadBatch, PayloadRequest, PayloadWant,
-    TreeChild, TreeNode, TreeNodes, TreePrefix, TreePrefixError, TreeRequest,
+    PayloadAnswer, PayloadBatch, PayloadRequest, PayloadWant, TreeChild, TreeNode, TreeNodes,
+    TreePrefix, TreePrefixError, TreeRequest,
 };
+pub use fork::{ForkAnswer, ForkBranch, ForkLocator, ForkWant};
+pub use redeem::{Redeem, Redeemed};
 pub use request::{Budget, Clock, Cursor, HeadsChunk, SyncFilter, SyncRequestV2};
 
 use bytes::Bytes;
@@ -171,8 +175,11 @@ messages! {
     18 PayloadRequest,
     19 PayloadBatch,
     20 ForkLocator,
-    21 ForkStubs,
-    22 ForkProof,
+    21 ForkAnswer,
+    22 ForkBranch,
+    23 ForkWant,
+    24 Redeem,
+    25 Redeemed,
 }
 
 impl Message {
@@ -204,6 +211,16 @@ impl Message {
             *first = start.into();
         }
         Ok(frame.chunks)
+    }
+
+    /// The frame without its prefix, in pieces, however long it is.
+    pub(crate) fn body(&self) -> Vec<Bytes> {
+        let mut frame = FrameWriter::default();
+        frame.owned.put_u8(self.tag());
+        frame.owned.put_varint(self.request_id());
+        self.write(&mut frame);
+        frame.flush();
+        frame.chunks
     }
 
     /// Reads a frame without its prefix, as [`crate::FrameDecoder::read`] gives it. Runs

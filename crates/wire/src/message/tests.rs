@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     AuthorHead, AuthorId, AuthorSecret, ChannelId, ClockEntry, EventDraft, EventId, EventRef,
-    FrameDecoder, HeadsDigest, Signature, SpaceId, sign_runs,
+    FrameDecoder, HeadsDigest, Invitation, Roles, Signature, SpaceId, sign_runs,
 };
 
 fn frame_bytes(message: &Message) -> Bytes {
@@ -209,12 +209,13 @@ fn answer() -> impl Strategy<Value = Message> {
             retry_after_ms
         }
         .into()),
-        (id, author(), head(), any::<[u8; 32]>()).prop_map(|(request_id, author, stated, held)| {
+        (id, entry(), prop::option::of(entry())).prop_map(|(request_id, held, stated)| {
+            let author = held.author;
             ForkNotice {
                 request_id,
                 author,
-                stated,
-                held: EventId::from_bytes(held),
+                stated: stated.map(|stated| ClockEntry { author, ..stated }),
+                held,
             }
             .into()
         }),
@@ -285,32 +286,74 @@ fn deferred() -> impl Strategy<Value = Message> {
             }
             .into()
         ),
-        (id, author(), rungs).prop_map(|(request_id, author, rungs)| ForkLocator {
+        (id, any::<[u8; 32]>(), author(), any::<bool>(), rungs).prop_map(
+            |(request_id, space, author, forked, rungs)| ForkLocator {
+                request_id,
+                space: SpaceId::from_bytes(space),
+                author,
+                forked,
+                entries: rungs
+                    .into_iter()
+                    .map(|(seq, id)| AuthorHead {
+                        seq,
+                        id: EventId::from_bytes(id)
+                    })
+                    .collect()
+            }
+            .into()
+        ),
+        (
+            id,
+            any::<bool>(),
+            0..1u64 << 40,
+            prop::option::of(1..1u64 << 40)
+        )
+            .prop_map(|(request_id, forked, same, above)| ForkAnswer {
+                request_id,
+                forked,
+                same,
+                differs: above.map(|above| same + above)
+            }
+            .into()),
+        (id, runs()).prop_map(|(request_id, runs)| ForkBranch {
             request_id,
-            author,
-            entries: rungs
-                .into_iter()
-                .map(|(seq, id)| AuthorHead {
-                    seq,
-                    id: EventId::from_bytes(id)
-                })
-                .collect()
+            run: runs.first().cloned()
         }
         .into()),
-        (id, runs()).prop_map(|(request_id, runs)| ForkStubs { request_id, runs }.into()),
-        (id, runs()).prop_filter_map("two runs", |(request_id, runs)| match &runs[..] {
-            [first, second, ..] => Some(Message::from(ForkProof {
+        (id, 0..1u64 << 40, 1..1u64 << 40).prop_map(|(request_id, above, more)| ForkWant {
+            request_id,
+            above,
+            through: above + more
+        }
+        .into()),
+    ]
+}
+
+fn redemption() -> impl Strategy<Value = Message> {
+    let invite =
+        (any::<[u8; 32]>(), 1u8..8, any::<u64>()).prop_map(|(bytes, roles, expires_ms)| {
+            let owner = AuthorSecret::from_bytes(bytes);
+            let roles = Roles::from_bits(roles).unwrap();
+            let space = SpaceId::from_bytes(bytes);
+            *Invitation::sign(&owner, space, roles, expires_ms, owner.clone()).invite()
+        });
+    let redeem = (any::<u64>(), invite, prop::option::of(author()));
+    prop_oneof![
+        redeem.prop_map(|(request_id, invite, author)| {
+            Redeem {
                 request_id,
-                first: first.clone(),
-                second: second.clone()
-            })),
-            _ => None,
+                invite,
+                author,
+                proof: invite.signature,
+            }
+            .into()
         }),
+        any::<u64>().prop_map(|request_id| Redeemed { request_id }.into()),
     ]
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
-    prop_oneof![request(), answer(), deferred()]
+    prop_oneof![request(), answer(), deferred(), redemption()]
 }
 
 proptest! {

@@ -8,7 +8,7 @@
 //! store that keeps an id now and then hashes from the nearest instead. Nothing here checks a
 //! signature: this is for runs that were verified before they were stored.
 
-use super::Run;
+use super::{Facts, Run};
 use crate::{
     event::Event,
     heads::AuthorHead,
@@ -43,6 +43,41 @@ impl Run {
             _ => self.link_at(space, index, known)?.1,
         };
         Some(self.recut(index + 1, Some(id), |_| true))
+    }
+
+    /// Bytes of payload held in the events up to and including `seq`.
+    pub fn payload_bytes_through(&self, seq: u64) -> u64 {
+        let held = self.facts_through(seq).filter(|facts| !facts.stub);
+        held.map(|facts| u64::from(facts.payload_len)).sum()
+    }
+
+    /// How many of the events up to and including `seq` are stubs.
+    pub fn stub_count_through(&self, seq: u64) -> usize {
+        self.facts_through(seq).filter(|facts| facts.stub).count()
+    }
+
+    /// Seq of its first stub; `None` if it has every payload.
+    pub fn first_stub(&self) -> Option<u64> {
+        let at = self.facts.iter().position(|facts| facts.stub)?;
+        Some(self.first_seq.saturating_add(at as u64))
+    }
+
+    /// The first stub that stands where no log can be cut: at the start of the run, or before a
+    /// payload. Whoever serves a log that is cut in the middle of a run leaves out the payloads above
+    /// the cut, all of them, and serves at least one event below.
+    pub fn stray_stub(&self) -> Option<u64> {
+        let first = self.first_stub()?;
+        let above = first.saturating_sub(self.first_seq);
+        let above = usize::try_from(above).unwrap_or(usize::MAX);
+        let mut rest = self.facts.iter().skip(above);
+        let has_payload = rest.any(|facts| !facts.stub && facts.payload_len > 0);
+        (above == 0 || has_payload).then_some(first)
+    }
+
+    fn facts_through(&self, seq: u64) -> impl Iterator<Item = &Facts> {
+        let count = seq.saturating_add(1).saturating_sub(self.first_seq);
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        self.facts.iter().take(count)
     }
 
     /// The ids before and of the event at `index`.
@@ -98,5 +133,20 @@ mod tests {
             let at = verified.id_at(seq).map(|id| AuthorHead { seq, id });
             assert_eq!(run.above_known(&space, seq, at), run.above(&space, seq));
         }
+    }
+
+    #[test]
+    fn what_is_held_up_to_an_event_is_counted_without_what_follows() {
+        let space = sign_genesis(&AuthorSecret::from_bytes([1; 32]), [0; 16], 0).space();
+        let secret = AuthorSecret::from_bytes([2; 32]);
+        let drafts = ["a", "bb", "cccc", "dddddddd"].map(|text| EventDraft::new(16, 0, text));
+        let run = sign_runs(&space, &secret, None, drafts).unwrap().remove(0);
+        let run = run.above(1).unwrap().run().with_stubs(|index| index != 1);
+        let counts = |seq| (run.payload_bytes_through(seq), run.stub_count_through(seq));
+        assert_eq!(
+            [0, 1, 2, 3, 4, u64::MAX].map(counts),
+            [(0, 0), (0, 0), (2, 0), (2, 1), (10, 1), (10, 1)]
+        );
+        assert_eq!(counts(4), (run.payload_bytes(), run.stub_count()));
     }
 }

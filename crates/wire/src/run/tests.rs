@@ -245,7 +245,7 @@ fn the_largest_event_fits_a_run_and_a_larger_payload_is_refused_by_its_draft() {
 }
 
 #[test]
-fn a_topic_secret_is_the_one_control_event_that_can_be_drafted() {
+fn a_topic_secret_is_drafted_in_its_one_form() {
     let run = sign_runs(
         &space(),
         &secret(2),

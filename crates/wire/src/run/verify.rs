@@ -36,6 +36,15 @@ pub enum RunError {
         /// Where it stands.
         seq: u64,
     },
+    /// A payload is left out where none may be: a log is shown with all its payloads, and only what
+    /// lies above a cut goes without.
+    #[error("run of {author}: the payload of event {seq} is left out")]
+    Stripped {
+        /// The author.
+        author: AuthorId,
+        /// Seq of the first event without its payload.
+        seq: u64,
+    },
     /// A genesis event of another space.
     #[error("genesis of space {found} in space {expected}")]
     ForeignGenesis {
@@ -233,6 +242,13 @@ impl VerifiedRun {
         let rest = run.recut(from, ids.get(index).copied(), |_| true);
         let ids = ids.get(from..).unwrap_or_default().to_vec();
         Some(Self::trusted(rest, *space, ids))
+    }
+
+    /// The same run with every payload left out; see [`Run::with_stubs`].
+    #[must_use]
+    pub fn as_stubs(&self) -> Self {
+        let Verified { run, space, ids } = &*self.0;
+        Self::trusted(run.with_stubs(|_| false), *space, ids.clone())
     }
 
     fn first_id(&self) -> EventId {

@@ -1,6 +1,6 @@
 //! When an application hears that it has the history.
 
-use headwater::{SubscribeFrom, SubscriptionItem};
+use headwater::{AllowList, Headwater, SubscribeFrom, SubscriptionItem};
 use headwater_gossip::{BridgeEvent, HistoryPolicy};
 use iroh::address_lookup::MemoryLookup;
 use n0_future::{StreamExt, time::timeout};
@@ -90,6 +90,39 @@ async fn nobodys_word_completes_the_history_but_that_of_a_trusted_peer() {
         still_pending: 0,
     };
     until_told(&mut events, &synced).await;
+    assert!(!live.status().history_complete);
+
+    let back = crowd.members[1].join(crowd.space, vec![late.id()]).await;
+    until_told(&mut events, &BridgeEvent::HistoryComplete).await;
+    assert!(back.joined().await);
+    crowd.shutdown_with([late]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_default_the_first_provider_that_the_policy_trusts_completes_the_history() {
+    let lookup = MemoryLookup::new();
+    let crowd = Crowd::gather(&lookup, 2).await;
+    write(crowd.live[0].space(), 1, "before", 5).await;
+    crowd.until_equal(6).await;
+    let (reader, provider) = (crowd.members[0].id(), crowd.members[1].id());
+    crowd.live[1].leave().await;
+
+    let lists = AllowList::new();
+    lists.set_any_writer(crowd.space, true);
+    for node in crowd.ids() {
+        lists.set_reader(crowd.space, node, true);
+    }
+    lists.set_provider(crowd.space, provider, true);
+    let node = Headwater::builder().policy(lists);
+    let late = Member::build_on(&lookup, node, |builder| builder).await;
+    let live = late.join(crowd.space, vec![reader]).await;
+    let mut events = live.events();
+    let synced = BridgeEvent::HistorySynced {
+        provider: reader,
+        still_pending: 0,
+    };
+    until_told(&mut events, &synced).await;
+    assert_eq!(summary(live.space()).await.expect("held").events, 6);
     assert!(!live.status().history_complete);
 
     let back = crowd.members[1].join(crowd.space, vec![late.id()]).await;

@@ -216,6 +216,20 @@ async fn an_inline_run_that_its_author_did_not_sign_is_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_inline_run_without_a_payload_is_ignored() {
+    let mut stage = Stage::set().await;
+    let mut said = stage.announcement(1);
+    let stripped = run(stage.crowd.space, 50, None, 2).with_stubs(|index| index == 0);
+    said.inline = vec![stripped.as_bytes().clone()];
+    let message = stage.outsider.sign(&said);
+    let counter = |it: &BridgeMetrics| it.ignored_invalid_run.get();
+    let why = "an inline run does not verify";
+    stage.say_bad(message, counter, why).await;
+    stage.assert_unharmed().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_announcement_above_the_limit_is_ignored() {
     let mut stage = Stage::set_with(|builder| builder.topic_message_bytes(2048)).await;
     let mut said = stage.announcement(1);
@@ -300,7 +314,11 @@ async fn an_inline_run_with_a_gap_leads_to_a_pull() {
     for live in &stage.crowd.live {
         until_held(live.space(), 7).await;
     }
-    assert!(stage.crowd.count(|it| it.events_pulled.get()) >= 6);
+    // Counted when the pull is over, which is after its events show.
+    until("the pull is counted", || {
+        stage.crowd.count(|it| it.events_pulled.get()) >= 6
+    })
+    .await;
     stage.end().await;
 }
 

@@ -134,6 +134,10 @@ impl AccessPolicy for Guests {
         let admitted = self.admitted.lock().expect("sound").contains(&remote);
         Box::pin(std::future::ready(admitted))
     }
+
+    fn trusts(&self, remote: EndpointId, _space: SpaceId) -> bool {
+        self.admitted.lock().expect("sound").contains(&remote)
+    }
 }
 
 impl Member {
@@ -157,7 +161,7 @@ impl Member {
         lookup: &MemoryLookup,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        Self::build_on(lookup, Headwater::builder(), configure).await
+        Self::build_on(lookup, crate::nodes::open(), configure).await
     }
 
     /// With a node of one's own making.
@@ -204,7 +208,7 @@ pub(crate) async fn shut_down(members: impl IntoIterator<Item = Member>) {
 impl Outsider {
     pub(crate) async fn spawn(lookup: &MemoryLookup) -> Self {
         let (headwater, gossip, router) =
-            mounted(lookup, SecretKey::generate(), Headwater::builder()).await;
+            mounted(lookup, SecretKey::generate(), crate::nodes::open()).await;
         Self {
             headwater,
             gossip,

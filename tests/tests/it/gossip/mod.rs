@@ -1,11 +1,12 @@
 //! Whole nodes that are live over real iroh-gossip on loopback.
 
 mod converging;
+mod forks;
 mod history;
 mod hostile;
 mod lines;
 mod losses;
-mod members;
+pub(crate) mod members;
 mod neighbors;
 mod old_peers;
 mod pulls;

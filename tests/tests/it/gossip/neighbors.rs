@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater::{EventDraft, Headwater};
+use headwater::{AllowList, EventDraft, Headwater};
 use headwater_gossip::{BridgeEvent, BridgeLimits, Builder};
 use iroh::address_lookup::MemoryLookup;
 use n0_future::{StreamExt, future};
@@ -24,7 +24,7 @@ const FOR_EVER: Duration = Duration::from_hours(24);
 async fn a_neighbor_the_policy_refuses_is_not_pulled_from_and_its_word_does_not_count() {
     let lookup = MemoryLookup::new();
     let guests = Guests::default();
-    let outer = Member::build_on(&lookup, Headwater::builder(), |builder| builder).await;
+    let outer = Member::build_on(&lookup, crate::nodes::open(), |builder| builder).await;
     let created = outer.headwater.create_space(&author(0)).await;
     let space = created.expect("created").id();
     let stranger = outer.join(space, vec![]).await;
@@ -96,6 +96,36 @@ async fn a_neighbor_that_is_let_in_later_becomes_one_and_one_that_is_shut_out_ce
     let appended = outside.space().append(&author(3), draft).await;
     appended.expect("appended");
     until("it is shut out", || live.status().neighbors.is_empty()).await;
+    shut_down([outer, inner]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_policy_lets_a_neighbor_in_and_shuts_it_out_at_once() {
+    let lookup = MemoryLookup::new();
+    let lists = AllowList::new();
+    // Nobody is asked about again but for a change, and nothing is said that would be a reason.
+    let configure = |builder: Builder| {
+        let mut limits = limits(FOR_EVER);
+        limits.policy_again = FOR_EVER;
+        builder.limits(limits)
+    };
+    let outer = Member::spawn(&lookup).await;
+    let guarded = Headwater::builder().policy(lists.clone());
+    let inner = Member::build_on(&lookup, guarded, configure).await;
+    let created = inner.headwater.create_space(&author(0)).await;
+    let space = created.expect("created").id();
+    let live = inner.join(space, vec![]).await;
+    let _outside = outer.join(space, vec![inner.id()]).await;
+    until("it is refused", || {
+        inner.metrics().neighbors_refused.get() > 0
+    })
+    .await;
+    for _ in 0..2 {
+        lists.set_reader(space, outer.id(), true);
+        until("it is let in", || live.status().neighbors == [outer.id()]).await;
+        lists.set_reader(space, outer.id(), false);
+        until("it is shut out", || live.status().neighbors.is_empty()).await;
+    }
     shut_down([outer, inner]).await;
 }
 

@@ -39,7 +39,7 @@ impl OldPeer {
         let outsider = Outsider::spawn(lookup).await;
         let Voice { sender, receiver } = outsider.join(space, peers).await;
         let mut receiver = receiver.expect("not read yet");
-        let space = Headwater::builder().open().space(space);
+        let space = crate::nodes::open().open().space(space);
         let (kept, answers) = (space.clone(), sender.clone());
         let from = outsider.id();
         let answering = async move {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use headwater::{
-    ALPN, EventDraft, Headwater, Limits,
+    ALPN, EventDraft, Limits,
     wire::{Message, PlanTotals, Segment, SyncBatchV2, SyncPlan, VerifiedRun, sign_genesis},
 };
 use headwater_gossip::{AnnouncerConfig, Builder};
@@ -123,7 +123,7 @@ async fn two_that_pull_from_each_other_again_and_again_share_one_connection() {
     let lookup = MemoryLookup::new();
     let mut limits = Limits::default();
     limits.idle_connection = Duration::from_hours(1);
-    let node = || Headwater::builder().limits(limits.clone());
+    let node = || crate::nodes::open().limits(limits.clone());
     let configure = |builder: Builder| builder;
     let members = [
         Member::build_on(&lookup, node(), configure).await,

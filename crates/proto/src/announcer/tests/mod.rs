@@ -3,6 +3,7 @@
 mod announcing;
 mod bounds;
 mod comparing;
+mod forks;
 mod pulling;
 
 use super::*;

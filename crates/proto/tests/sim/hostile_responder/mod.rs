@@ -200,11 +200,14 @@ pub(super) fn completion(digest: HeadsDigest) -> HistorySyncComplete {
 }
 
 pub(super) fn notice(logs: &Logs, author: AuthorId) -> ForkNotice {
+    let stated = logs.head(&author).expect("held").entry;
+    let mut held = stated;
+    held.head.id = OTHER;
     ForkNotice {
         request_id: ID,
         author,
-        stated: logs.head(&author).expect("held").entry.head,
-        held: OTHER,
+        stated: Some(stated),
+        held,
     }
 }
 

@@ -2,12 +2,10 @@
 
 use headwater_proto::SessionError;
 use headwater_wire::{
-    AuthorHead, Blame, CloseCode, ForkNotice, Message, PlanTotals, Segment, SyncBatchV2,
+    AuthorHead, Blame, ClockEntry, CloseCode, ForkNotice, Message, PlanTotals, Segment, SyncBatchV2,
 };
 
-use super::{
-    ID, OTHER, asked_for_heads, empty, news, nothing_of, notice, others, plan, space, totals,
-};
+use super::{ID, asked_for_heads, empty, news, nothing_of, notice, others, plan, space, totals};
 use crate::{
     logs::{Logs, author},
     rng::Rng,
@@ -173,22 +171,42 @@ fn refuses_fork_notices_about_nothing_we_stated() {
         ])
     };
     assert_eq!(begin().hear(good(0)), Ok(()));
+    let held = good(0).held;
+    let unknown = author(77).id();
     let unknown = ForkNotice {
-        author: author(77).id(),
+        author: unknown,
+        stated: None,
+        held: ClockEntry {
+            author: unknown,
+            ..held
+        },
         ..good(0)
     };
     let other_head = ForkNotice {
-        stated: AuthorHead { seq: 3, id: OTHER },
+        stated: Some(held),
+        held: logs.head(&authors[0]).expect("held").entry,
+        ..good(0)
+    };
+    let not_stated = ForkNotice {
+        stated: None,
+        held: ClockEntry {
+            forked: true,
+            ..held
+        },
         ..good(0)
     };
     let no_fork = ForkNotice {
-        held: good(0).stated.id,
+        held: logs.head(&authors[0]).expect("held").entry,
         ..good(0)
     };
+    let mut behind = good(0);
+    behind.held.head.seq -= 1;
     for lie in [
         unknown,
         other_head,
+        not_stated,
         no_fork,
+        behind,
         good(3),
         notice(&logs, logs.owner),
     ] {
@@ -210,6 +228,43 @@ fn refuses_fork_notices_about_nothing_we_stated() {
     assert!(late.hear(good(1)).is_err());
     let mut descending = begin().after([good(1).into()]);
     assert!(descending.hear(good(0)).is_err());
+}
+
+#[test]
+fn notices_of_authors_not_stated_are_bounded_and_their_runs_refused() {
+    let logs = space();
+    let notice_of = |secret: u64| ForkNotice {
+        request_id: ID,
+        author: author(secret).id(),
+        stated: None,
+        held: ClockEntry {
+            author: author(secret).id(),
+            head: AuthorHead::NONE,
+            forked: true,
+        },
+    };
+    let begin = || {
+        asked_for_heads().after([
+            nothing_of(Segment::Owner),
+            plan(Segment::Last, totals(4, 40)),
+        ])
+    };
+    let mut strangers: Vec<u64> = (1_000..2_200).collect();
+    strangers.sort_by_key(|n| author(*n).id());
+    let mut puppet = begin();
+    let mut hear = |n: &u64| puppet.hear(notice_of(*n));
+    let (last, first) = strangers.split_last().expect("many");
+    let (max, found) = (1_024, 1_025);
+    assert!(first[..1_024].iter().all(|n| hear(n).is_ok()));
+    assert_eq!(hear(last), Err(SessionError::PlanTooWide { found, max }));
+
+    let mut puppet = begin().after([notice_of(1_000).into()]);
+    assert_eq!(
+        puppet.hear(news(&logs, 1_000, 2)),
+        Err(SessionError::RunOfForkedAuthor {
+            author: author(1_000).id()
+        })
+    );
 }
 
 #[test]

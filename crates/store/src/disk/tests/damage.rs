@@ -13,8 +13,9 @@ fn a_damaged_header_is_refused_and_left_alone() {
         let content = fs::read(&scene.path).unwrap();
         match DiskStore::open(&scene.path) {
             Err(StoreError::ForeignFile { .. }) => assert!(at < 16),
-            Err(StoreError::NewerFormat { .. }) => assert!((16..20).contains(&at)),
-            Err(StoreError::Damaged(Damage::File { .. })) => assert!(at >= 19),
+            Err(StoreError::NewerFormat { .. }) => assert!((16..19).contains(&at)),
+            Err(StoreError::OlderFormat { found: 2, .. }) => assert_eq!(at, 19),
+            Err(StoreError::Damaged(Damage::File { .. })) => assert!(at > 19),
             other => panic!("{other:?}"),
         }
         assert!(fs::read(&scene.path).unwrap() == content);
@@ -157,6 +158,45 @@ fn a_damaged_run_is_named_and_others_are_served() {
     let report = store.verify(&space, &mut |_| {}).unwrap();
     assert_eq!((report.fault_count, report.faults), (1, vec![damage]));
     assert_eq!(report.events, 376 - 70);
+}
+
+#[test]
+fn a_damaged_proof_is_named_and_the_log_stays_cut() {
+    let scene = Scene::filled();
+    let space = scene.world.space();
+    let log = &scene.logs[2];
+    let proof = log.proof(log.head_at(9));
+    {
+        let store = scene.open();
+        let _ = store.cut(&proof).unwrap();
+    }
+    let half = proof.second().run().as_bytes();
+    let content = fs::read(&scene.path).unwrap();
+    let at = content
+        .windows(half.len())
+        .position(|bytes| bytes == &half[..])
+        .unwrap();
+    flip(&scene.path, at + half.len() - 1, 4);
+    let store = scene.open();
+    let damage = Damage::Proof {
+        space,
+        author: log.author(),
+    };
+    match store.fork(&space, &log.author()) {
+        Err(StoreError::Damaged(found)) => assert_eq!(found, damage),
+        found => panic!("{found:?}"),
+    }
+    let head = store.head(&space, &log.author()).unwrap().unwrap();
+    assert_eq!(
+        (Some(head.entry.head), head.entry.forked),
+        (log.head_at(9), true)
+    );
+    let report = store.verify(&space, &mut |_| {}).unwrap();
+    assert_eq!((report.fault_count, report.faults), (1, vec![damage]));
+    // A lower proof takes its place.
+    let lower = store.cut(&log.proof(log.head_at(8))).unwrap();
+    assert_eq!(lower.forks.len(), 1);
+    scene.world.assert_sound(&store);
 }
 
 #[test]

@@ -103,18 +103,55 @@ fn a_foreign_file_is_refused_and_left_alone() {
 }
 
 #[test]
+fn forks_and_bounds_outlive_the_store_that_found_them() {
+    let scene = Scene::filled();
+    let space = scene.world.space();
+    let [fork, bound, gone, absent] = [0, 1, 2, 9].map(|number| scene.world.author(number));
+    let told = |store: &DiskStore| {
+        let logs = [&fork, &bound, &gone, &absent].map(|log| {
+            let author = log.author();
+            (
+                store.head(&space, &author).unwrap(),
+                store.fork(&space, &author).unwrap(),
+                store.stored_end(&space, &author).unwrap(),
+                store.restriction(&space, &author).unwrap(),
+            )
+        });
+        scene.world.assert_sound(store);
+        (store.summary(&space).unwrap(), logs)
+    };
+    let before = {
+        let store = scene.open();
+        let _ = store.cut(&fork.proof(scene.logs[0].head_at(8))).unwrap();
+        let bounds = [(&bound, 5), (&gone, 0), (&absent, 0)];
+        for (log, through) in bounds {
+            let _ = store
+                .restrict(&space, &log.author(), Some(through))
+                .unwrap();
+        }
+        told(&store)
+    };
+    let seqs = before
+        .1
+        .each_ref()
+        .map(|log| log.0.map(|head| head.entry.head.seq));
+    assert_eq!(seqs, [Some(8), Some(5), None, None]);
+    assert_eq!(told(&scene.open()), before);
+}
+
+#[test]
 fn another_format_is_refused_and_left_alone() {
     let scene = Scene::filled();
-    for (mask, written) in [(1, 3), (3, 1)] {
+    for (mask, written) in [(7, 4), (1, 2), (2, 1)] {
         flip(&scene.path, 19, mask);
         let content = fs::read(&scene.path).unwrap();
         match DiskStore::open(&scene.path) {
             Err(StoreError::NewerFormat {
                 found, supported, ..
-            }) => assert_eq!((found, supported, written), (3, 2, 3)),
+            }) => assert_eq!((found, supported, written), (4, 3, 4)),
             Err(StoreError::OlderFormat {
                 found, supported, ..
-            }) => assert_eq!((found, supported, written), (1, 2, 1)),
+            }) => assert_eq!((found, supported, found < 3), (written, 3, true)),
             other => panic!("{other:?}"),
         }
         assert!(fs::read(&scene.path).unwrap() == content);

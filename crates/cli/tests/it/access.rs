@@ -1,0 +1,71 @@
+//! Who may do what in a space, as the command line says and shows it.
+
+use crate::harness::{Node, create, objects};
+
+fn events(node: &Node, space: &str) -> usize {
+    objects(&node.export(space)).len()
+}
+
+#[test]
+fn an_invitation_lets_one_node_into_a_closed_space_to_read_and_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| Node::init(&dir, name));
+    a.json(&["space", "create", "notes", "--closed"]);
+    a.json(&["append", "notes", "hello"]);
+    let server = a.serve();
+    let plain = a.json(&["space", "ticket", "notes"])["ticket"].clone();
+    b.fails(&["sync", plain.as_str().unwrap()], 5);
+
+    let invited = a.json(&["space", "invite", "notes"]);
+    let ticket = invited["ticket"].as_str().unwrap();
+    for node in [&b, &c] {
+        node.json(&["space", "join", ticket, "--name", "notes"]);
+    }
+    assert_eq!(b.json(&["sync", "notes"])["outcome"], "complete");
+    b.json(&["append", "notes", "from b"]);
+    b.json(&["sync", "notes"]);
+    assert_eq!(a.export("notes"), b.export("notes"));
+    c.fails(&["sync", "notes"], 5);
+
+    let members = a.json(&["space", "members", "notes"]);
+    let roles: Vec<_> = members["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| member["roles"].as_str().unwrap().to_owned())
+        .collect();
+    let mut sorted = roles;
+    sorted.sort();
+    assert_eq!(sorted, ["read", "read+provide", "write"]);
+    assert_eq!(members["anyone"], "nothing");
+    assert_eq!(server.signal("INT"), Some(0));
+}
+
+#[test]
+fn a_revoked_writer_is_cut_off_and_a_granted_one_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    let space = create(&a, "notes");
+    let server = a.serve();
+    b.json(&["sync", server.ticket(&space)]);
+    b.json(&["append", &space, "one"]);
+    b.json(&["sync", &space]);
+    let all = events(&a, "notes");
+    let author = b.json(&["id"])["authors"]["me"].clone();
+    let author = author.as_str().unwrap();
+
+    a.json(&["space", "revoke", "notes", author, "write"]);
+    b.json(&["sync", &space]);
+    let refused = b.fails(&["append", &space, "two"], 1);
+    assert!(refused.contains("accepted"), "{refused}");
+    let members = b.json(&["space", "members", &space]);
+    assert_eq!(members["members"][0]["last_accepted"], 1);
+    a.json(&["space", "grant", "notes", author, "write"]);
+    b.json(&["sync", &space]);
+    b.json(&["append", &space, "two"]);
+    b.json(&["sync", &space]);
+    assert_eq!(events(&a, "notes"), all + 3);
+
+    b.fails(&["space", "grant", &space, "anyone", "read"], 1);
+    a.fails(&["space", "grant", "notes", "b", "read"], 2);
+}

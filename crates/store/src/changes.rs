@@ -1,0 +1,203 @@
+//! What one call changes, held in memory until all of it is known.
+//!
+//! ```text
+//! space(id) ──▶ log(author) ──▶ its row, before and now ──▶ close ──▶ heads tree, rows, totals,
+//!                                                                     generation, forks found
+//! ```
+//!
+//! Runs and proofs go into the tables at once; what speaks of a whole log or a whole space is
+//! written when the call is over, once for all its runs.
+//!
+//! Invariant: a log's row is on the one shelf or the other, never on both, and a space has a leaf
+//! for exactly the rows that are shown.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use headwater_proto::history::Appended;
+use headwater_wire::{AppendError, AuthorId, SpaceId, tree};
+
+use crate::{
+    Commit, ForkFound, StoreError,
+    heads_tree::{self, LeafChange, Subtree},
+    records::{HeadRow, Shelf, SpaceKey, SpaceRow},
+    tables::{Tables, TablesMut},
+};
+
+/// What a call did, and whether there is anything to commit.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) commit: Commit,
+    pub(crate) changed: bool,
+}
+
+/// The spaces a call speaks of.
+#[derive(Default)]
+pub(crate) struct Changes(BTreeMap<SpaceId, OpenSpace>);
+
+/// A space a call speaks of.
+pub(crate) struct OpenSpace {
+    pub(crate) key: SpaceKey,
+    row: SpaceRow,
+    logs: BTreeMap<AuthorId, OpenLog>,
+}
+
+/// A log a call speaks of.
+pub(crate) struct OpenLog {
+    before: Option<HeadRow>,
+    pub(crate) now: Option<HeadRow>,
+}
+
+impl OpenLog {
+    /// The row as it is now, or that of a new log.
+    pub(crate) fn row_or_new(&self, tables: &mut impl TablesMut) -> Result<HeadRow, StoreError> {
+        match self.now {
+            Some(row) => Ok(row),
+            None => Ok(HeadRow::new(tables.new_log_no()?)),
+        }
+    }
+}
+
+impl Changes {
+    /// Opens a space that is held, or that `founder` founds now.
+    pub(crate) fn space(
+        &mut self,
+        tables: &mut impl TablesMut,
+        id: SpaceId,
+        founder: Option<AuthorId>,
+    ) -> Result<Option<&mut OpenSpace>, StoreError> {
+        let place = match self.0.entry(id) {
+            Entry::Occupied(open) => return Ok(Some(open.into_mut())),
+            Entry::Vacant(place) => place,
+        };
+        let row = match (tables.space(&id)?, founder) {
+            (Some(row), _) => row,
+            (None, Some(owner)) => SpaceRow::new(tables.new_space_no()?, owner),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(place.insert(OpenSpace {
+            key: row.key(id),
+            row,
+            logs: BTreeMap::new(),
+        })))
+    }
+
+    /// Writes what changed, and says so.
+    pub(crate) fn close(
+        self,
+        tables: &mut impl TablesMut,
+        outcomes: Vec<Result<Appended, AppendError>>,
+    ) -> Result<Written, StoreError> {
+        let mut written = Written {
+            commit: Commit {
+                outcomes,
+                ..Commit::default()
+            },
+            changed: false,
+        };
+        for open in self.0.into_values() {
+            open.close(tables, &mut written)?;
+        }
+        Ok(written)
+    }
+}
+
+impl OpenSpace {
+    pub(crate) fn log(
+        &mut self,
+        tables: &impl Tables,
+        author: &AuthorId,
+    ) -> Result<&mut OpenLog, StoreError> {
+        match self.logs.entry(*author) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(place) => {
+                let before = log_row(tables, &self.row, &self.key, author)?;
+                let now = before;
+                Ok(place.insert(OpenLog { before, now }))
+            }
+        }
+    }
+
+    fn close(
+        mut self,
+        tables: &mut impl TablesMut,
+        written: &mut Written,
+    ) -> Result<(), StoreError> {
+        self.logs.retain(|_, log| log.now != log.before);
+        if self.logs.is_empty() {
+            return Ok(());
+        }
+        written.changed = true;
+        let mut leaves = Vec::with_capacity(self.logs.len());
+        for (author, log) in &self.logs {
+            let before = log.before.and_then(|row| row.shown(*author));
+            let now = log.now.and_then(|row| row.shown(*author));
+            if before != now {
+                leaves.push(LeafChange {
+                    author: *author,
+                    digest: now.as_ref().map(tree::leaf),
+                    is_new: before.is_none(),
+                });
+            }
+            let fork = log.now.and_then(|row| row.fork);
+            if let Some(seq) = fork.filter(|_| log.before.and_then(|row| row.fork) != fork) {
+                written.commit.forks.push(ForkFound {
+                    space: self.key.id,
+                    author: *author,
+                    seq,
+                });
+            }
+        }
+        let root = Subtree::root(self.row.authors, self.row.digest);
+        self.row.digest = heads_tree::update(tables, &self.key, root, &leaves)?;
+        for (author, log) in std::mem::take(&mut self.logs) {
+            self.put(tables, &author, &log)?;
+        }
+        if !leaves.is_empty() {
+            self.row.generation += 1;
+            let generation = (self.key.id, self.row.generation);
+            written.commit.generations.push(generation);
+        }
+        tables.put_space(&self.key.id, &self.row)
+    }
+
+    /// Puts a log's row where it belongs now, and counts it in the totals.
+    fn put(
+        &mut self,
+        tables: &mut impl TablesMut,
+        author: &AuthorId,
+        log: &OpenLog,
+    ) -> Result<(), StoreError> {
+        let shelf = log.now.map(|row| row.shelf());
+        if let Some(row) = &log.before {
+            if shelf != Some(row.shelf()) {
+                tables.remove_head(row.shelf(), &self.key, author)?;
+            }
+            let count = self.row.count(row.shelf());
+            *count = count.saturating_sub(1);
+            self.row.events = self.row.events.saturating_sub(row.head.seq);
+            self.row.payload_bytes = self.row.payload_bytes.saturating_sub(row.payload_bytes);
+        }
+        if let Some(row) = &log.now {
+            tables.put_head(row.shelf(), &self.key, author, row)?;
+            let count = self.row.count(row.shelf());
+            *count = count.saturating_add(1);
+            self.row.events = self.row.events.saturating_add(row.head.seq);
+            self.row.payload_bytes = self.row.payload_bytes.saturating_add(row.payload_bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The row of a log, whichever shelf it is on. The shelf of hidden rows is looked at only in a
+/// space that has some.
+pub(crate) fn log_row(
+    tables: &impl Tables,
+    space: &SpaceRow,
+    key: &SpaceKey,
+    author: &AuthorId,
+) -> Result<Option<HeadRow>, StoreError> {
+    match tables.head(Shelf::Shown, key, author)? {
+        None if space.hidden > 0 => tables.head(Shelf::Hidden, key, author),
+        row => Ok(row),
+    }
+}
