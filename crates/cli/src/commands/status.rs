@@ -12,6 +12,9 @@ use crate::{
     output::{bytes, count},
 };
 
+/// Forked logs that are listed of a space; `verify` lists more.
+const FORKS_LISTED: usize = 100;
+
 pub(super) async fn run(context: &Context) -> Result<(), CliError> {
     let folder = context.folder()?;
     context.ask(&folder, Request::Status).await
@@ -54,10 +57,25 @@ pub(super) async fn carry_out(host: &Host, teller: &Teller) -> Result<(), CliErr
             summary.digest,
             peers.len(),
         );
+        let space = host.node().space(*id);
+        let forks = space.forks(None, FORKS_LISTED).await?;
+        for fork in &forks {
+            text += &format!(
+                "\n  FORKED  log of {} at event {}: shown up to {}",
+                fork.author,
+                fork.seq,
+                fork.head.map_or(0, |head| head.seq),
+            );
+        }
+        let forks: Vec<_> = forks
+            .iter()
+            .map(|fork| json!({ "author": fork.author, "seq": fork.seq }))
+            .collect();
         spaces.push(json!({
             "space": summary.space,
             "name": name,
             "held": true,
+            "forks": forks,
             "owner": summary.owner,
             "authors": summary.authors,
             "events": summary.events,

@@ -69,3 +69,34 @@ fn a_revoked_writer_is_cut_off_and_a_granted_one_is_back() {
     b.fails(&["space", "grant", &space, "anyone", "read"], 1);
     a.fails(&["space", "grant", "notes", "b", "read"], 2);
 }
+
+#[test]
+fn a_log_written_on_in_a_copy_forks_and_status_and_verify_say_so_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    let space = create(&a, "notes");
+    a.json(&["append", "notes", "--author", "x", "shared"]);
+    let server = a.serve();
+    b.json(&["sync", server.ticket(&space)]);
+    // One key on two devices.
+    std::fs::copy(a.data.join("authors.json"), b.data.join("authors.json")).unwrap();
+    a.json(&["append", "notes", "--author", "x", "at a"]);
+    b.json(&["append", &space, "--author", "x", "at b"]);
+    a.json(&["append", "notes", "another log"]);
+
+    let report = b.json(&["sync", &space]);
+    assert_eq!(report["outcome"], "complete");
+    assert_eq!(report["forks"][0]["repaired"], true);
+    for node in [&a, &b] {
+        let forks = node.json(&["status"])["spaces"][0]["forks"].clone();
+        assert_eq!(forks[0]["seq"], 2, "{forks}");
+        let verified = node.json(&["verify", &space]);
+        assert_eq!(
+            (&verified["sound"], &verified["fork_count"]),
+            (&true.into(), &1.into())
+        );
+    }
+    assert_eq!(a.export("notes"), b.export(&space));
+    let refused = b.fails(&["append", &space, "--author", "x", "on"], 1);
+    assert!(refused.contains("fork"), "{refused}");
+}
