@@ -198,8 +198,8 @@ impl Keeper {
         refusal.or_else(|| self.stub_refusal(run))
     }
 
-    /// Why a run without some of its payloads does not: they are to be shown here. A log that is cut
-    /// in the middle of a run is served without those above the cut, and with all below.
+    /// Why a run without some of its payloads does not: they are to be shown here. What is missing
+    /// above a cut of ours is not shown, and let be.
     fn stub_refusal(&mut self, run: &VerifiedRun) -> Option<AppendError> {
         let seq = run.run().first_stub()?;
         let (space, author) = (run.space(), run.author());

@@ -30,6 +30,14 @@ fn stranger() -> AuthorId {
     author(9).id()
 }
 
+/// As [`readable`], with author 1 as a writer.
+async fn readable_with_writer(server: &Node) -> Space {
+    let space = readable(server).await;
+    let granted = space.grant(&author(0), author(1).id(), Roles::WRITE).await;
+    granted.unwrap();
+    space
+}
+
 #[tokio::test]
 async fn a_strangers_log_is_refused_in_a_sync_and_the_rest_of_it_is_taken() {
     let server = roster().await;
@@ -47,11 +55,7 @@ async fn a_strangers_log_is_refused_in_a_sync_and_the_rest_of_it_is_taken() {
 #[tokio::test]
 async fn a_strangers_events_are_refused_live_and_by_gossip() {
     let server = roster().await;
-    let space = readable(&server).await;
-    space
-        .grant(&author(0), author(1).id(), Roles::WRITE)
-        .await
-        .unwrap();
+    let space = readable_with_writer(&server).await;
     let (node, copy) = careless(&space, &server, 1).await;
     let mut live = space.sync_with_options(node.addr(), SyncOptions::live());
     live.history().await.unwrap();
@@ -341,11 +345,7 @@ async fn a_log_that_ends_inside_a_run_is_synced_whole_and_shown_up_to_there() {
 #[tokio::test]
 async fn a_writer_granted_while_a_stream_is_live_fits_from_the_next_sync_on() {
     let server = roster().await;
-    let space = readable(&server).await;
-    space
-        .grant(&author(0), author(1).id(), Roles::WRITE)
-        .await
-        .unwrap();
+    let space = readable_with_writer(&server).await;
     let (node, copy) = careless(&space, &server, 3).await;
     let mut live = space.sync_with_options(node.addr(), SyncOptions::live());
     live.history().await.unwrap();
