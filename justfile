@@ -14,7 +14,7 @@ test:
 # The long version: many more property cases and simulator seeds, then the two long shows.
 test-full:
     PROPTEST_CASES=4096 just test
-    just sim 2000
+    just sim 100
     just kill-puller
     just show-large
 
@@ -33,9 +33,9 @@ clippy:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib
 
-# Both sync sessions against each other on a simulated network; the same seeds give the same run.
-sim seeds="64":
-    HEADWATER_SEEDS={{seeds}} cargo test -p headwater-proto --test sim
+# The sessions against each other on a simulated network, over so many times the usual seeds. A seed that fails is printed with the command that replays it.
+sim factor="4":
+    HEADWATER_SEED_FACTOR={{factor}} cargo test -p headwater-proto --test sim
 
 # Peers that break the rules: every test of the catalogue, then the table of docs/hostile-peers.md.
 hostile:
@@ -53,21 +53,30 @@ hostile:
     run -p headwater-wire --lib --test allocation
     HEADWATER_HOSTILE_RESULTS="$results" cargo test -p headwater-tests --test it -- --ignored write_the_table
 
-# Twenty nodes that sync in random pairs, four of them hostile: 1,000 seeds. A failing seed is printed, and replays alone with HEADWATER_SEED.
+# Twenty nodes that sync in random pairs, four of them hostile: 1,000 seeds. A seed that fails is printed with the command that replays it.
 sim-hostile factor="200":
     HEADWATER_SEED_FACTOR={{factor}} cargo test -p headwater-proto --test sim hostile_net
 
-# Every fuzz target for a minute, on the committed seeds (needs `cargo install cargo-fuzz`). What it finds lands in fuzz/artifacts.
-fuzz-smoke seconds="60":
+# Every fuzz target for a minute, on the committed seeds. What it finds lands in fuzz/artifacts. Installs cargo-fuzz if it is missing.
+fuzz-smoke seconds="60" targets="frames message run roster legacy announcement ticket requester responder store":
     #!/usr/bin/env bash
     set -euo pipefail
-    for target in frames message run legacy roster requester responder store; do
+    command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --version 0.13.1 --locked
+    # Coverage is counted where bytes are read, see the script.
+    export RUSTC_WRAPPER="$PWD/fuzz/rustc.sh"
+    failed=""
+    for target in {{targets}}; do
         mkdir -p "fuzz/grown/$target"
         # redb reserves what a damaged file says, up to 4 GiB; everything else has to do with little.
         limit=1024
         if [ "$target" = store ]; then limit=6000; fi
-        cargo fuzz run -O -s none "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- -max_total_time={{seconds}} -timeout=20 -max_len=4096 -rss_limit_mb=$limit
+        cargo fuzz run -O -s none --features gossip "$target" "fuzz/grown/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{seconds}} -timeout=20 -max_len=4096 -rss_limit_mb=$limit || failed+=" $target"
     done
+    if [ -n "$failed" ]; then
+        echo "crashes:$failed" >&2
+        exit 1
+    fi
 
 # `headwater-wire` and `headwater-proto` run in a browser: build them for wasm, or check what they link.
 wasm:
@@ -156,9 +165,12 @@ bench-smoke *args:
 bench-page:
     cd bench && cargo run --release --bin bench -- page ../docs/benchmarks.md --json-lines ../docs/benchmarks/results.jsonl
 
-# Licences, advisories, duplicate and foreign sources (needs cargo-deny; not part of `ci`: it is slow to install).
-deny:
-    cargo deny check
+# Licences, banned and duplicate crates, foreign sources, and with `just deny advisories` known holes: that one fetches a database from GitHub first. Not part of `ci`: cargo-deny takes minutes to install, which this does if it is missing.
+deny *checks="licenses bans sources":
+    command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked
+    cargo deny check {{checks}}
+    cargo deny --manifest-path fuzz/Cargo.toml check {{checks}}
+    cargo deny --manifest-path bench/Cargo.toml check {{checks}}
 
 # What `.ci/run` checks, cheap checks first.
 ci: fmt layers wasm clippy docs test sim

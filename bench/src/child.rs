@@ -23,8 +23,39 @@ pub struct Process {
 ///
 /// If it cannot be started.
 pub fn child(args: &[String]) -> Result<Process, Error> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(args)
+    started(Command::new(std::env::current_exe()?).args(args))
+}
+
+/// Starts this program with other arguments, on one core.
+///
+/// # Errors
+///
+/// If it cannot be started, as `taskset` is missing.
+pub fn child_on(core: usize, args: &[String]) -> Result<Process, Error> {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string());
+    started(command.arg(std::env::current_exe()?).args(args))
+}
+
+/// Keeps this process, and what it starts from now on, to one core.
+///
+/// # Errors
+///
+/// If `taskset` is missing or fails.
+pub fn stay_on(core: usize) -> Result<(), Error> {
+    let mut command = Command::new("taskset");
+    command.args(["-a", "-p", "-c", &core.to_string()]);
+    command.arg(std::process::id().to_string());
+    let done = command.stdout(Stdio::null()).status()?;
+    if done.success() {
+        Ok(())
+    } else {
+        Err(format!("taskset: {done}").into())
+    }
+}
+
+fn started(command: &mut Command) -> Result<Process, Error> {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -69,6 +100,21 @@ impl Process {
             return Err(format!("a process ended with {status}").into());
         }
         Ok(())
+    }
+
+    /// Stops it where it stands, or lets it go on: `STOP` and `CONT`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be told.
+    pub fn signal(&self, signal: &str) -> Result<(), Error> {
+        let pid = self.child.id().to_string();
+        let done = Command::new("kill").args(["-s", signal, &pid]).status()?;
+        if done.success() {
+            Ok(())
+        } else {
+            Err(format!("kill: {done}").into())
+        }
     }
 
     /// Kills it where it stands, with SIGKILL.

@@ -72,7 +72,8 @@ impl Meter {
 }
 
 /// User and system time of all threads of this process, also of those that ended.
-fn process_cpu() -> Duration {
+#[must_use]
+pub fn process_cpu() -> Duration {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(
         now.tv_sec.unsigned_abs(),

@@ -9,8 +9,8 @@ use headwater::{
     AuthorHead, AuthorId, Event, HeadRecord, HeadsPage, LogStore, MemoryStore, SpaceId,
     SpaceSummary, StoreError, VerifyProgress, VerifyReport,
     proto::history::{StoredRun, TailCheck, TailWant},
-    store::{Commit, ForkRecord, StoreId},
-    wire::{Run, VerifiedForkProof, VerifiedRun},
+    store::{Bounds, Commit, ForkRecord, Quotas, StoreId, Usage},
+    wire::{Revoked, Run, Subject, VerifiedForkProof, VerifiedRun},
 };
 
 use crate::{
@@ -99,8 +99,12 @@ impl LogStore for SingleRuns {
         self.inner.id()
     }
 
-    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        self.inner.append(runs)
+    fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
+        self.inner.append_within(runs, quotas)
+    }
+
+    fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError> {
+        self.inner.usage(space, author)
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -139,6 +143,26 @@ impl LogStore for SingleRuns {
         seq: u64,
     ) -> Result<Option<Event>, StoreError> {
         self.inner.event(space, author, seq)
+    }
+
+    fn bounds(&self, space: &SpaceId) -> Result<Option<Bounds>, StoreError> {
+        self.inner.bounds(space)
+    }
+
+    fn set_bounds(&self, space: &SpaceId, bounds: Bounds) -> Result<(), StoreError> {
+        self.inner.set_bounds(space, bounds)
+    }
+
+    fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        self.inner.absorb(runs)
+    }
+
+    fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
+        self.inner.revoked(space)
+    }
+
+    fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
+        self.inner.evidence(space, subjects)
     }
 
     fn verify(

@@ -1,4 +1,4 @@
-//! Writes the committed seeds: `cargo run --example seeds`, from the folder `fuzz`.
+//! Writes the committed seeds: `cargo run --example seeds --features gossip`, from the folder `fuzz`.
 
 use std::{fs, path::Path};
 
@@ -56,6 +56,9 @@ fn main() -> std::io::Result<()> {
             &vector(Path::new(&format!("../tests/vectors/{name}.json")))?,
         )?;
     }
+
+    #[cfg(feature = "gossip")]
+    tickets()?;
 
     // A whole pull into nothing: the owner's plan, the genesis and the owner's runs, the rest.
     let cold = [
@@ -171,6 +174,37 @@ fn messages() -> Vec<(String, Vec<u8>)> {
         .iter()
         .map(|message| (message.name().to_lowercase(), body(message)))
         .collect()
+}
+
+/// A ticket of each version, as bytes and as text; one with an invitation.
+#[cfg(feature = "gossip")]
+fn tickets() -> std::io::Result<()> {
+    let peer = iroh::SecretKey::from_bytes(&[7; 32]).public();
+    let address = [1, 1, 0, 127, 0, 0, 1, 0xd1, 0x22];
+    let invitation = vector(Path::new("../tests/vectors/invitation.json"))?;
+    let space = &invitation[..32];
+    let first = [&[0][..], space, peer.as_bytes(), &address].concat();
+    let second = [
+        &[1][..],
+        space,
+        &[1],
+        &[5; 32],
+        &[2],
+        peer.as_bytes(),
+        &address,
+        peer.as_bytes(),
+        &[0],
+    ]
+    .concat();
+    let length = u8::try_from(invitation.len() & 0x7f | 0x80).expect("a byte");
+    let high = u8::try_from(invitation.len() >> 7).expect("short");
+    let third = [&[2][..], &second[1..], &[length, high], &invitation].concat();
+    for (name, bytes) in [("one", first), ("two", second), ("three", third)] {
+        let text = headwater_fuzz::decoders::ticket_text(&bytes).expect("a ticket");
+        write("ticket", name, &bytes)?;
+        write("ticket", &format!("{name}-text"), text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The bytes of every message among the protocol's vectors: each kind is a seed.

@@ -106,3 +106,35 @@ pub fn announcement(data: &[u8]) {
         }
     }
 }
+
+/// A ticket of these bytes as people pass it on.
+#[cfg(feature = "gossip")]
+pub fn ticket_text(data: &[u8]) -> Option<String> {
+    let ticket = <crate::ticket::SpaceTicket as iroh_tickets::Ticket>::decode_bytes(data);
+    Some(ticket.ok()?.to_string())
+}
+
+/// A ticket of the command line, as bytes and as text.
+#[cfg(feature = "gossip")]
+pub fn ticket(data: &[u8]) {
+    use iroh_tickets::Ticket;
+
+    use crate::ticket::SpaceTicket;
+
+    let read = SpaceTicket::decode_bytes(data).ok();
+    let typed = std::str::from_utf8(data).ok();
+    let typed = typed.and_then(|text| text.parse::<SpaceTicket>().ok());
+    for ticket in read.into_iter().chain(typed) {
+        assert_eq!(
+            SpaceTicket::decode_bytes(&ticket.encode_bytes())
+                .ok()
+                .as_ref(),
+            Some(&ticket)
+        );
+        assert_eq!(ticket.to_string().parse().ok(), Some(ticket.clone()));
+        if let Some(invitation) = ticket.invitation {
+            let invitation = Invitation::from_bytes(invitation.into()).expect("it was read");
+            assert_eq!(invitation.invite().space, ticket.space);
+        }
+    }
+}

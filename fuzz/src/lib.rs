@@ -8,6 +8,10 @@ pub mod decoders;
 pub mod requester;
 pub mod responder;
 pub mod store;
+/// The command's own: it is no library.
+#[cfg(feature = "gossip")]
+#[path = "../../crates/cli/src/ticket.rs"]
+mod ticket;
 mod world;
 
-pub use world::{Script, World, world};
+pub use world::{Script, World, lot, world};

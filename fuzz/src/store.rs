@@ -14,7 +14,7 @@ use headwater_proto::TailWant;
 use headwater_store::{DiskStore, DiskStoreOptions, LogStore};
 use headwater_wire::Run;
 
-use crate::{Script, world};
+use crate::{Script, lot, world};
 
 /// Where the file under test lies: in memory, if the system has a place for that.
 fn scratch(name: &str) -> PathBuf {
@@ -96,10 +96,11 @@ pub fn run(data: &[u8]) {
     }
     let path = scratch("damaged");
     fs::write(&path, &bytes).expect("written");
+    let lot = u64::from(lot(data));
     let checked = DiskStoreOptions::default().check_on_open(true);
     match DiskStore::open_with(&path, checked) {
         Ok(store) => {
-            ask_everything(&store);
+            ask_everything(&store, lot);
             let runs = &world().runs;
             store.append(&runs[runs.len() - 2..]).ok();
             store.settle().ok();
@@ -109,7 +110,7 @@ pub fn run(data: &[u8]) {
         // acknowledged then, but nothing can be tested either. So these are read, and not closed.
         Err(_) => {
             if let Ok(store) = DiskStore::open(&path) {
-                ask_everything(&store);
+                ask_everything(&store, lot);
                 std::mem::forget(store);
             }
         }
@@ -119,7 +120,9 @@ pub fn run(data: &[u8]) {
     fs::remove_file(&path).ok();
 }
 
-fn ask_everything(store: &DiskStore) {
+/// Asks for some of the events, and for everything else; also for a check of the whole, where every signature
+/// is checked, in an eighth of the executions.
+fn ask_everything(store: &DiskStore, lot: u64) {
     let world = world();
     let space = &world.space;
     store.spaces().ok();
@@ -130,7 +133,7 @@ fn ask_everything(store: &DiskStore) {
         if let Ok(Some(record)) = store.head(space, author) {
             stated.push((*author, record.entry.head));
         }
-        for seq in 1..=10 {
+        for seq in (1..=10).filter(|seq| (seq + lot) % 4 == 0) {
             if let Ok(Some(event)) = store.event(space, author, seq) {
                 assert!(is_stored(&event.id), "an event that was never stored");
             }
@@ -142,11 +145,13 @@ fn ask_everything(store: &DiskStore) {
         };
         for stored in store.read_runs(space, &[want], 1 << 20).unwrap_or_default() {
             let run = Run::decode(stored.bytes).expect("what is served is a run");
-            run.verify(space).expect("what is served verifies");
+            world.verify(run).expect("what is served verifies");
         }
     }
     store.check_tails(space, &stated).ok();
-    store.verify(space, &mut |_| ()).ok();
+    if lot.is_multiple_of(8) {
+        store.verify(space, &mut |_| ()).ok();
+    }
 }
 
 fn is_stored(id: &headwater_wire::EventId) -> bool {

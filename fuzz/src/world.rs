@@ -1,12 +1,16 @@
 //! Signed logs made once, and a cursor that reads a script from bytes.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use bytes::Bytes;
+use headwater_proto::TailWant;
 use headwater_store::{LogStore, MemoryStore};
 use headwater_wire::{
     AuthorHead, AuthorId, AuthorSecret, ChannelId, ClockEntry, EventDraft, EventId, HeadsDigest,
-    SpaceId, VerifiedRun, sign_genesis, sign_runs,
+    Run, RunError, SpaceId, VerifiedRun, sign_genesis, sign_runs, tree::RootBuilder,
 };
 
 /// A space whose owner and three authors wrote three runs each; one of them wrote another second run
@@ -18,8 +22,14 @@ pub struct World {
     pub authors: Vec<AuthorId>,
     /// The genesis first. The last one forks.
     pub runs: Vec<VerifiedRun>,
-    by_bytes: HashMap<Bytes, VerifiedRun>,
+    /// Of each run: it, its stubs, and what is left of it above its first and its second event.
+    forms: Vec<[VerifiedRun; 4]>,
+    /// What was verified before. A signature costs more than the rest of an execution.
+    verified: Mutex<HashMap<Bytes, VerifiedRun>>,
 }
+
+/// Most runs that are remembered to verify.
+const MOST_VERIFIED: usize = 1 << 14;
 
 /// The world.
 pub fn world() -> &'static World {
@@ -67,13 +77,24 @@ impl World {
             drafts(9, 9),
         );
         runs.push(fork.expect("signed").remove(0));
+        let forms: Vec<_> = runs
+            .iter()
+            .map(|run| {
+                let above = |at| run.above(run.first_seq() + at).unwrap_or(run.clone());
+                [run.clone(), run.as_stubs(), above(0), above(1)]
+            })
+            .collect();
         Self {
             space,
             authors: secrets.iter().map(AuthorSecret::id).collect(),
-            by_bytes: runs
-                .iter()
-                .map(|run| (run.run().as_bytes().clone(), run.clone()))
-                .collect(),
+            verified: Mutex::new(
+                forms
+                    .iter()
+                    .flatten()
+                    .map(|run| (run.run().as_bytes().clone(), run.clone()))
+                    .collect(),
+            ),
+            forms,
             runs,
         }
     }
@@ -87,10 +108,60 @@ impl World {
         store
     }
 
-    /// The run with these bytes, verified already if it is one of the world's.
-    pub fn known(&self, bytes: &Bytes) -> Option<VerifiedRun> {
-        self.by_bytes.get(bytes).cloned()
+    /// Verifies a run, unless it was verified before.
+    pub fn verify(&self, run: Run) -> Result<VerifiedRun, RunError> {
+        let lock = || self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(run.as_bytes()) {
+            return Ok(known.clone());
+        }
+        let bytes = run.as_bytes().clone();
+        let run = run.verify(&self.space)?;
+        let mut verified = lock();
+        if verified.len() < MOST_VERIFIED {
+            verified.insert(bytes, run.clone());
+        }
+        Ok(run)
     }
+
+    /// Checks that all that is stored verifies, and that the digest is that of the heads.
+    pub fn check(&self, store: &dyn LogStore) {
+        let summary = store.summary(&self.space).expect("in memory");
+        let page = store.heads(&self.space, None, self.authors.len() + 1);
+        let heads = page.expect("in memory").heads;
+        let mut root = RootBuilder::new();
+        for record in &heads {
+            root.push(&record.entry);
+            let want = TailWant {
+                author: record.entry.author,
+                above: 0,
+                through: record.entry.head.seq,
+            };
+            let runs = store.read_runs(&self.space, &[want], 1 << 20);
+            let mut next = 1;
+            for stored in runs.expect("in memory") {
+                let run = Run::decode(stored.bytes).expect("what is stored is a run");
+                let run = self.verify(run).expect("what is stored verifies");
+                assert_eq!(run.first_seq(), next, "a hole");
+                next = run.last_seq() + 1;
+                if run.last_seq() == record.entry.head.seq {
+                    assert_eq!(run.head(), record.entry.head);
+                }
+            }
+            // Where a log is cut, the run that the cut goes through comes whole.
+            let reached = next - 1;
+            let head = record.entry.head.seq;
+            assert!(reached == head || record.entry.forked && reached > head);
+        }
+        let digest = summary.map_or(HeadsDigest::EMPTY, |summary| summary.digest);
+        assert_eq!(digest, root.finish());
+    }
+}
+
+/// A number that the same bytes always give: for what is done in some of the executions only.
+pub fn lot(data: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = data.iter().fold(0x811c_9dc5, step);
+    hash ^ hash >> 15
 }
 
 /// Reads what to do from bytes. At their end, everything is zero.
@@ -166,6 +237,7 @@ impl<'a> Script<'a> {
             author: self.author(),
             head: self.head(),
             forked: self.byte() > 200,
+            revoked: headwater_wire::RevokedDigest::NONE,
         }
     }
 
@@ -187,17 +259,14 @@ impl<'a> Script<'a> {
             runs.push(match self.byte() {
                 255 => Bytes::copy_from_slice(self.bytes()),
                 run => {
-                    let known = &world().runs;
-                    let run = &known[usize::from(run) % known.len()];
-                    match self.byte() {
-                        0..200 => run.run().as_bytes().clone(),
-                        200..230 => run.as_stubs().run().as_bytes().clone(),
-                        cut => {
-                            let above = run.first_seq() + u64::from(cut % 3);
-                            let rest = run.above(above).unwrap_or(run.clone());
-                            rest.run().as_bytes().clone()
-                        }
-                    }
+                    let known = &world().forms;
+                    let [run, stubs, shorter, shortest] = &known[usize::from(run) % known.len()];
+                    let form = match self.byte() {
+                        0..200 => run,
+                        200..230 => stubs,
+                        cut => [shorter, shortest, run][usize::from(cut % 3)],
+                    };
+                    form.run().as_bytes().clone()
                 }
             });
         }

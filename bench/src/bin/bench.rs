@@ -71,6 +71,10 @@ enum Command {
         /// Seconds after which it ends in any case.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Lets node, honest peer and flooder share all cores. Otherwise the flooder has one of its
+        /// own, and the two others share another.
+        #[arg(long)]
+        shared: bool,
     },
     /// Writes tables and plots into a page.
     Page {
@@ -184,6 +188,7 @@ async fn main() -> Result<(), Error> {
             only,
             attempts,
             seconds,
+            shared,
         } => {
             println!("{}", machine::describe());
             let shape = Shape {
@@ -192,7 +197,7 @@ async fn main() -> Result<(), Error> {
                 payload: 200,
             };
             let lasting = Duration::from_secs(seconds);
-            sink.take(flood::measure(shape, &only, attempts, lasting).await?)
+            sink.take(flood::measure(shape, &only, attempts, lasting, shared).await?)
         }
         Command::Page { page } => {
             let rows = options.json_lines.ok_or("--json-lines says what to draw")?;

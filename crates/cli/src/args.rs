@@ -13,8 +13,8 @@ const ABOUT: &str = "Signed, append-only logs, kept in sync between peers";
 const LONG_ABOUT: &str = "\
 Headwater keeps signed, append-only, per-author event logs in sync between peers over QUIC.
 
-A SPACE is a set of logs, one per author. Whoever holds a space can serve it; whoever knows its
-id and an address can pull it. A pull transfers what is missing and nothing else, checks every
+A SPACE is a set of logs, one per author. Whoever holds a space can serve it; whoever its owner lets
+read it, by default all who know its id, can pull it. A pull transfers what is missing and nothing else, checks every
 event, and goes on where it stopped if it was interrupted.";
 
 const AFTER_HELP: &str = "\
@@ -100,7 +100,7 @@ pub(crate) enum Command {
         /// Name, id or ticket
         space: String,
     },
-    /// Serve spaces to whoever knows their id, until Ctrl-C
+    /// Serve spaces to those whom their owners let in, until Ctrl-C
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
     /// Pull what is missing from a peer
@@ -173,18 +173,18 @@ pub(crate) enum SpaceCommand {
         /// read, write, provide, or several of them joined by a plus
         roles: Roles,
     },
-    /// Let somebody do less in a space you own
-    #[command(after_help = GRANT_HELP)]
+    /// Let somebody do less in a space you own, or cancel an unused invite
+    #[command(after_help = REVOKE_HELP)]
     Revoke {
         /// Name or id
         space: String,
-        /// Whom: 64 hex digits, or `anyone`
+        /// Whom: 64 hex digits, or `anyone`; or the key of an invite
         key: String,
         /// read, write, provide, or several of them joined by a plus
         roles: Roles,
     },
     /// Print a ticket that lets in whoever uses it first, for a space the running node serves
-    #[command(after_help = "Example:\n  headwater serve &\n  headwater space invite notes")]
+    #[command(after_help = INVITE_HELP)]
     Invite {
         /// Name or id
         space: String,
@@ -192,8 +192,14 @@ pub(crate) enum SpaceCommand {
         #[arg(long, default_value = "read+write")]
         roles: Roles,
         /// Hours until it can be used no more
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
         hours: u64,
+    },
+    /// Move the gossip of a space you own to a new topic, which old tickets do not lead to
+    #[command(after_help = ROTATE_HELP)]
+    RotateSecret {
+        /// Name or id
+        space: String,
     },
 }
 
@@ -205,6 +211,38 @@ What anyone may do is for whoever is not named.
 Examples:
   headwater space grant notes 3fa9… read
   headwater space revoke notes anyone write";
+
+const REVOKE_HELP: &str = "\
+read and provide are taken from a node: its endpoint_id. write is taken from an author: their author
+key; that log ends, everywhere, with the last event held here now. `space members` lists the keys.
+Where a reader is revoked, the gossip topic gets a new secret as well.
+
+An invite that nobody has used is cancelled by its own key, which `space invite` printed (\"key\" with
+--json). Once it was used, `space members` shows whom it let in: revoke those.
+
+Examples:
+  headwater space revoke notes 3fa9… read
+  headwater space revoke notes anyone write
+  headwater space revoke notes KEY-OF-AN-INVITE read+write";
+
+const INVITE_HELP: &str = "\
+The ticket is on standard output; the invite's key, which `space revoke` cancels it by, on standard
+error (with --json both are in one object). The invite is used up by the first who joins with it; the
+node that serves here, and holds the owner's key, must be running then.
+
+Examples:
+  headwater serve &
+  headwater space invite notes
+  headwater space invite notes --roles read --hours 1";
+
+const ROTATE_HELP: &str = "\
+Who knows a topic's secret hears what is announced there, without being asked who they are. The secret
+stands in tickets and in the owner's log. A new one is an event in that log: members read it when they
+sync, and move; tickets made before lead to the old topic, but still to the peers they name. Revoking a
+reader does this by itself.
+
+Example:
+  headwater space rotate-secret notes";
 
 const INIT_HELP: &str = "\
 The folder holds node.key (the endpoint's secret), authors.json (labels and their secret keys),
@@ -250,8 +288,8 @@ It joins the gossip of each space it serves: what is appended here is announced 
 announce is stored here, and spaces that were only joined are fetched. Nodes find each other, so
 knowing one is enough. --no-gossip leaves that out.
 
-Whoever knows a space's id can read it from this node, and add logs of any size to it: there is no
-quota yet. A ticket is a key, share it like one. A damaged space is named (\"damaged\") and not served.
+Who may read a space and write into it is for its owner to say, see `headwater space members`: of a
+space that was not made with --closed, whoever knows its id. A ticket is a key, share it like one. A damaged space is named (\"damaged\") and not served.
 
 With --append-lines a line is up to 1 MiB of any bytes; the line's end is not part of it. A longer line
 is named by its number on standard error and left out.

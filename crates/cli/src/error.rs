@@ -2,7 +2,9 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use headwater::{CloseCode, Damage, SessionError, StoreError, SyncError, WriteError};
+use headwater::{
+    AppendError, AuthorId, CloseCode, Damage, SessionError, StoreError, SyncError, WriteError,
+};
 use iroh::EndpointAddr;
 
 use crate::{
@@ -16,7 +18,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Why a command did not do its job.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    #[error("there is no data folder at {}; make one with `headwater init`", .0.display())]
+    #[error("there is no data folder at {path}; make one with `headwater --data {path} init`", path = .0.display())]
     NoFolder(PathBuf),
     #[error("neither --data, HEADWATER_DATA nor HOME says where the data folder is")]
     NoHome,
@@ -24,7 +26,8 @@ pub(crate) enum CliError {
     File { path: PathBuf, source: io::Error },
     #[error("{} is damaged, it was left as it is: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    #[error("{} has format {found}; this program knows {supported}", path.display())]
+    #[error("{} has format {found}, this program knows {supported}: use the newer headwater that \
+             wrote it", path.display())]
     NewerFile {
         path: PathBuf,
         found: u32,
@@ -43,11 +46,17 @@ pub(crate) enum CliError {
     BadName(String),
     #[error("{0:?} is no key: give 64 hex digits as `headwater id` prints them, or `anyone`")]
     BadKey(String),
-    #[error("this is not a ticket for a space: {0}")]
+    #[error(
+        "this is not a ticket for a space ({0}); paste all of it, as `serve`, `space ticket` or \
+             `space invite` printed it"
+    )]
     BadTicket(iroh_tickets::ParseError),
     #[error("nothing of space {0} is here yet; pull it with `headwater sync`")]
     NotHeld(headwater::SpaceId),
-    #[error("no peer is known for space {0}; give the ticket that its `serve` printed")]
+    #[error(
+        "no peer is known for space {0}; give a ticket, as `headwater space ticket` prints it \
+             where the space is served"
+    )]
     NoPeer(headwater::SpaceId),
     #[error("no node serves {0:?} on this data folder; start one with `headwater serve`")]
     NotServed(String),
@@ -72,10 +81,18 @@ pub(crate) enum CliError {
     #[error("{} is gone; restore it, or begin anew in another folder: with an empty store the keys \
              here would sign their logs a second time from the start", .0.display())]
     StoreGone(PathBuf),
-    #[error(transparent)]
-    Store(StoreError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
+    #[error("{source}{hint}")]
+    Store {
+        source: StoreError,
+        hint: &'static str,
+    },
+    #[error("{source}{hint}")]
+    Write {
+        source: WriteError,
+        hint: &'static str,
+    },
+    #[error("only the owner of {name} can do this, and no key here is that of {owner}")]
+    NotOwner { name: String, owner: AuthorId },
     #[error("sync with {peer} failed: {source}{hint}")]
     Sync {
         peer: String,
@@ -106,7 +123,8 @@ impl CliError {
     pub(crate) fn sync(peer: &EndpointAddr, source: SyncError) -> Self {
         let hint = match &source {
             SyncError::Session(SessionError::Reset(CloseCode::Refused)) => {
-                " (it does not hold this space, or does not serve it to this node)"
+                " (it does not hold this space, or does not serve it to this node: ask the space's \
+                 owner for an invite, or to grant read to the endpoint that `headwater id` prints)"
             }
             SyncError::DialTimeout { .. } | SyncError::Dial(_) => {
                 " (is its `headwater serve` running, and is this its newest ticket?)"
@@ -131,6 +149,7 @@ impl CliError {
             | Self::BadName(_)
             | Self::BadKey(_)
             | Self::BadTicket(_)
+            | Self::NotOwner { .. }
             | Self::NotHeld(_)
             | Self::NotServed(_)
             | Self::NoPeer(_) => 2,
@@ -149,11 +168,11 @@ impl CliError {
             | Self::Network(_)
             | Self::Random(_)
             | Self::StoreGone(_)
-            | Self::Store(_)
+            | Self::Store { .. }
             | Self::NodeStopped
             | Self::CallerGone
             | Self::Sync { .. }
-            | Self::Write(_) => 1,
+            | Self::Write { .. } => 1,
         }
     }
 
@@ -186,8 +205,32 @@ impl From<StoreError> for CliError {
         match error {
             StoreError::AlreadyOpen { path } => Self::InUse(path),
             StoreError::NotFound { path } => Self::StoreGone(path),
-            error => Self::Store(error),
+            source => {
+                let hint = match &source {
+                    StoreError::NewerFormat { .. } => {
+                        "; use the newer headwater that wrote it, it was left as it is"
+                    }
+                    StoreError::ForeignFile { .. } => "; it was left as it is",
+                    _ => "",
+                };
+                Self::Store { source, hint }
+            }
         }
+    }
+}
+
+impl From<WriteError> for CliError {
+    fn from(source: WriteError) -> Self {
+        let hint = match &source {
+            WriteError::Append(AppendError::NotAccepted { .. }) => {
+                "; the owner of the space says who may write, with `headwater space grant`"
+            }
+            WriteError::Forked { .. } => {
+                "; go on as another author, with `--author LABEL`: each label has a key of its own"
+            }
+            _ => "",
+        };
+        Self::Write { source, hint }
     }
 }
 

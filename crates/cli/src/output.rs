@@ -81,6 +81,13 @@ impl Output {
             .map_err(CliError::Output)
     }
 
+    /// Prints a line for people on standard error; nothing with `--json`.
+    pub(crate) fn aside(self, text: &str) {
+        if !self.json {
+            eprintln!("{text}");
+        }
+    }
+
     /// Says on standard error what did not end the command: as a sentence, or as a JSON object.
     pub(crate) fn warn(self, text: &str) {
         if self.json {

@@ -4,7 +4,7 @@
 //! nodes print the same bytes for the same event.
 
 use data_encoding::HEXLOWER;
-use headwater::{AuthorId, Event, EventId, EventRef, kind, wire::PayloadHash};
+use headwater::{AuthorId, Event, EventId, EventRef, Subject, kind, wire::PayloadHash};
 use serde::Serialize;
 
 /// An event, field by field in the order it is printed.
@@ -27,6 +27,9 @@ pub(crate) struct Record<'a> {
     payload_hex: Option<String>,
     #[serde(flatten)]
     stub: Option<Stub>,
+    /// What a control event says, in words.
+    #[serde(skip)]
+    control: Option<String>,
 }
 
 /// What is left of a payload that is not here.
@@ -67,6 +70,7 @@ impl<'a> Record<'a> {
             payload,
             payload_hex,
             stub,
+            control: control(event),
         }
     }
 
@@ -78,14 +82,37 @@ impl<'a> Record<'a> {
             (None, Some(hex)) => format!(" [0x{hex}]"),
             (None, None) => String::new(),
         };
-        let payload = match (self.payload, &self.payload_hex) {
-            _ if self.kind == kind::GENESIS => "(created the space)".into(),
-            _ if self.kind == kind::TOPIC_SECRET => "(set the secret of the gossip topic)".into(),
-            (Some(text), _) => text.escape_debug().to_string(),
-            (None, Some(hex)) => format!("0x{hex}"),
-            (None, None) => "(payload not here)".into(),
+        let payload = match (&self.control, self.payload, &self.payload_hex) {
+            (Some(control), _, _) => format!("({control})"),
+            (None, Some(text), _) => text.escape_debug().to_string(),
+            (None, None, Some(hex)) => format!("0x{hex}"),
+            (None, None, None) => "(payload not here)".into(),
         };
         format!("{author} {:>6}{channel} {payload}", self.seq)
+    }
+}
+
+fn control(event: &Event) -> Option<String> {
+    let whom = |subject| match subject {
+        Subject::Anyone => "anyone".into(),
+        Subject::Key(key) => key.fmt_short(),
+    };
+    match event.header.kind {
+        kind::GENESIS => Some("created the space".into()),
+        kind::TOPIC_SECRET => Some("set the secret of the gossip topic".into()),
+        _ => {
+            let granted = event
+                .grant()
+                .map(|grant| format!("granted {} to {}", grant.roles, whom(grant.subject)));
+            granted.or_else(|| {
+                let revoked = event.revocation()?;
+                Some(format!(
+                    "revoked {} from {}",
+                    revoked.roles,
+                    whom(revoked.subject)
+                ))
+            })
+        }
     }
 }
 
@@ -128,6 +155,19 @@ mod tests {
         assert_eq!(value["payload_hex"], "00fe");
         assert_eq!(value["channel_hex"], "ff");
         assert!(value.get("payload").is_none() && value.get("channel").is_none());
+    }
+
+    #[test]
+    fn control_events_are_said_in_words() {
+        use headwater::{Roles, wire::Grant};
+
+        let secret = AuthorSecret::from_bytes([1; 32]);
+        let space = headwater::SpaceId::from_bytes([2; 32]);
+        let grant = Grant::new(Subject::Anyone, Roles::READ | Roles::WRITE);
+        let runs = wire::sign_runs(&space, &secret, None, [EventDraft::grant(grant, 5)]).unwrap();
+        let event = runs[0].events().next().unwrap();
+        let said = Record::new(&event).sentence();
+        assert!(said.ends_with("(granted read+write to anyone)"), "{said}");
     }
 
     #[test]

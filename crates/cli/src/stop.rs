@@ -7,32 +7,47 @@ use crate::error::INTERRUPTED;
 /// A clean end may wait for a peer or a disk, but not longer than this.
 const LONGEST_END: Duration = Duration::from_secs(5);
 
-/// Resolves when the user or the system asks us to end. A second Ctrl-C ends the process at once,
-/// and waiting too long does, with the exit code the command would have had: what was reported as
-/// stored is stored anyway.
-pub(crate) async fn requested(exit_code: u8) {
-    signalled().await;
-    tokio::spawn(async move {
-        let code = match tokio::time::timeout(LONGEST_END, tokio::signal::ctrl_c()).await {
-            Ok(_) => INTERRUPTED,
-            Err(_) => exit_code,
-        };
-        std::process::exit(i32::from(code));
-    });
+/// Resolves when the user or the system asks us to end; heard from now on, awaited or not. A second
+/// Ctrl-C ends the process at once, and waiting too long does, with the exit code the command would
+/// have had: what was reported as stored is stored anyway.
+pub(crate) fn requested(exit_code: u8) -> impl Future<Output = ()> {
+    let signalled = signalled();
+    async move {
+        signalled.await;
+        tokio::spawn(async move {
+            let code = match tokio::time::timeout(LONGEST_END, tokio::signal::ctrl_c()).await {
+                Ok(_) => INTERRUPTED,
+                Err(_) => exit_code,
+            };
+            std::process::exit(i32::from(code));
+        });
+    }
 }
 
-async fn signalled() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
+#[cfg(unix)]
+fn signalled() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+
+    async fn came(signal: Option<Signal>) {
+        match signal {
+            Some(mut signal) => {
+                signal.recv().await;
             }
-            return;
+            None => std::future::pending().await,
         }
     }
+    let [interrupt, terminate] =
+        [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
+    async move {
+        tokio::select! {
+            () = came(interrupt) => {}
+            () = came(terminate) => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn signalled() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

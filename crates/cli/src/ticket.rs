@@ -233,6 +233,29 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_with_a_bit_flipped_or_cut_short_is_refused_or_a_whole_one() {
+        let of_three = SpaceTicket {
+            invitation: Some(invitation(9)),
+            ..ticket()
+        };
+        for ticket in [ticket(), of_three] {
+            let bytes = ticket.encode_bytes();
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(read) = SpaceTicket::decode_bytes(&flipped) {
+                    let again = SpaceTicket::decode_bytes(&read.encode_bytes());
+                    assert_eq!(again.unwrap(), read);
+                    assert_ne!(read, ticket, "bit {bit} means nothing");
+                }
+            }
+            for at in 0..bytes.len() {
+                assert!(SpaceTicket::decode_bytes(&bytes[..at]).is_err(), "{at}");
+            }
+        }
+    }
+
+    #[test]
     fn a_ticket_of_version_one_is_still_read() {
         let peer = ticket().peers.remove(0);
         let bytes = [&[0][..], &[9; 32], peer.id.as_bytes(), &ADDRESS].concat();

@@ -1,8 +1,8 @@
 //! The announcement of heads: its fields, its bytes, its signature.
 //!
 //! ```text
-//! tag ‖ space sender boot n scope digest changed inline ‖ signature
-//!       └────────── postcard, shortest forms only ─────┘  64 bytes, by the sender, over
+//! tag ‖ space sender boot n scope digest changed forked inline ‖ signature
+//!       └────────── postcard, shortest forms only ────────────┘  64 bytes, by the sender, over
 //!                                                         context ‖ tag ‖ fields
 //! ```
 //!
@@ -10,7 +10,8 @@
 
 use bytes::Bytes;
 use headwater_wire::{
-    AuthorHead, AuthorId, EventId, HeadsDigest, Signature, SignedHead, SpaceId, limits::MAX_SEQ,
+    AuthorHead, AuthorId, ClockEntry, EventId, HeadsDigest, RevokedDigest, Signature, SignedHead,
+    SpaceId, limits::MAX_SEQ,
 };
 use iroh::{EndpointId, SecretKey};
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,10 @@ pub struct HeadAnnouncement {
     /// Heads that are new at the sender, by strictly ascending author, all of `space`. Each proves
     /// itself; none is checked by decoding or by [`SignedAnnouncement::verify`].
     pub changed: Vec<SignedHead>,
+    /// Logs that are cut at the sender because they fork, by strictly ascending author: what shows of
+    /// each, and that it is `forked`. The sender's word alone, since where a log is cut its author need
+    /// not have signed. It cuts nothing at a receiver: who does not know of the fork asks for the proof.
+    pub forked: Vec<ClockEntry>,
     /// Runs as they travel in a batch, small enough to come along. Not decoded, not checked.
     pub inline: Vec<Bytes>,
 }
@@ -101,6 +106,12 @@ pub enum AnnouncementSignError {
     #[error("head {index} does not ascend")]
     HeadsNotAscending {
         /// The first head out of order.
+        index: usize,
+    },
+    /// A log among those that fork does not ascend, or is not marked as forked.
+    #[error("fork {index} does not ascend, or is none")]
+    NoForks {
+        /// The first such log.
         index: usize,
     },
     /// A head belongs to another space than the announcement.
@@ -145,6 +156,12 @@ pub enum AnnouncementDecodeError {
         /// The first head out of order.
         index: usize,
     },
+    /// The logs that fork are not in strictly ascending order of their authors.
+    #[error("fork {index} does not ascend")]
+    ForksNotAscending {
+        /// The first log out of order.
+        index: usize,
+    },
     /// The fields have a shorter encoding, or bytes follow them.
     #[error("not the canonical encoding")]
     NotCanonical,
@@ -176,7 +193,22 @@ struct HeadFields {
     signature: Signature,
 }
 
+/// What shows of a log that is cut: seq 0 and an id of zeros if nothing does.
+#[derive(Serialize, Deserialize)]
+struct ForkFields {
+    author: AuthorId,
+    seq: u64,
+    id: EventId,
+    /// Of an owner's log: the digest of what is revoked above the cut, if anything is.
+    revoked: Option<RevokedDigest>,
+}
+
 impl HeadAnnouncement {
+    /// Whether it names no log and carries no run: then its digest is what it has to say.
+    pub fn is_periodic(&self) -> bool {
+        self.changed.is_empty() && self.forked.is_empty() && self.inline.is_empty()
+    }
+
     /// Encodes and signs, ready to be broadcast.
     ///
     /// `max_bytes` comes from [`max_announcement_bytes`](crate::max_announcement_bytes).
@@ -203,6 +235,11 @@ impl HeadAnnouncement {
                 index,
                 found: self.changed[index].space,
             });
+        }
+        let forks = self.forked.iter().map(|log| log.author);
+        let unmarked = self.forked.iter().position(|log| !log.forked);
+        if let Some(index) = first_not_rising(forks).or(unmarked) {
+            return Err(AnnouncementSignError::NoForks { index });
         }
         let mut bytes = self.encode_unsigned();
         let len = bytes.len() + Signature::LEN;
@@ -236,10 +273,21 @@ impl HeadAnnouncement {
                 signature: head.signature,
             })
             .collect();
+        let forked: Vec<ForkFields> = self
+            .forked
+            .iter()
+            .map(|log| ForkFields {
+                author: log.author,
+                seq: log.head.seq,
+                id: log.head.id,
+                revoked: Some(log.revoked).filter(|it| *it != RevokedDigest::NONE),
+            })
+            .collect();
         let inline: Vec<&[u8]> = self.inline.iter().map(AsRef::as_ref).collect();
         let mut bytes = vec![tag::HEAD_ANNOUNCEMENT];
         put(&mut bytes, &fixed);
         put(&mut bytes, &changed);
+        put(&mut bytes, &forked);
         put(&mut bytes, &inline);
         bytes
     }
@@ -303,6 +351,26 @@ impl SignedAnnouncement {
                 signature: fields.signature,
             });
         }
+        let mut forked: Vec<ClockEntry> = Vec::new();
+        for _ in 0..take::<u64>(&mut rest, "forked")? {
+            let fields: ForkFields = take(&mut rest, "forked")?;
+            let shows_nothing = fields.id == EventId::from_bytes([0; 32]);
+            if fields.seq > MAX_SEQ || (fields.seq == 0) != shows_nothing {
+                return Err(malformed("seq"));
+            }
+            if fields.revoked == Some(RevokedDigest::NONE) {
+                return Err(malformed("revoked"));
+            }
+            forked.push(ClockEntry {
+                author: fields.author,
+                head: AuthorHead {
+                    seq: fields.seq,
+                    id: fields.id,
+                },
+                forked: true,
+                revoked: fields.revoked.unwrap_or(RevokedDigest::NONE),
+            });
+        }
         let mut inline = Vec::new();
         for _ in 0..take::<u64>(&mut rest, "inline")? {
             let run: &[u8] = take(&mut rest, "inline")?;
@@ -312,6 +380,9 @@ impl SignedAnnouncement {
         if let Some(index) = first_not_ascending(&changed) {
             return Err(AnnouncementDecodeError::HeadsNotAscending { index });
         }
+        if let Some(index) = first_not_rising(forked.iter().map(|log| log.author)) {
+            return Err(AnnouncementDecodeError::ForksNotAscending { index });
+        }
         let announcement = HeadAnnouncement {
             space: fixed.space,
             sender,
@@ -319,6 +390,7 @@ impl SignedAnnouncement {
             scope: Scope::from_code(fixed.scope).ok_or(malformed("scope"))?,
             digest: fixed.digest,
             changed,
+            forked,
             inline,
         };
         if announcement.encode_unsigned() != unsigned {
@@ -353,10 +425,11 @@ impl SignedAnnouncement {
         self.announcement.counter
     }
 
-    /// The run that came along, if it is one and there are no heads beside it.
+    /// The run that came along, if it is one and nothing else is named beside it.
     pub(crate) fn only_run(&self) -> Option<&Bytes> {
-        match (&*self.announcement.changed, &*self.announcement.inline) {
-            ([], [run]) => Some(run),
+        let said = &self.announcement;
+        match (&*said.changed, &*said.forked, &*said.inline) {
+            ([], [], [run]) => Some(run),
             _ => None,
         }
     }
@@ -380,10 +453,16 @@ fn signed_bytes(unsigned: &[u8]) -> Vec<u8> {
 }
 
 fn first_not_ascending(heads: &[SignedHead]) -> Option<usize> {
-    heads
-        .windows(2)
-        .position(|two| two[0].author >= two[1].author)
-        .map(|at| at + 1)
+    first_not_rising(heads.iter().map(|head| head.author))
+}
+
+fn first_not_rising(authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
+    let mut before = None;
+    authors.into_iter().position(|author| {
+        before
+            .replace(author)
+            .is_some_and(|before| before >= author)
+    })
 }
 
 fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
@@ -437,7 +516,18 @@ mod tests {
             scope: Scope::Everything,
             digest: HeadsDigest::from_bytes([9; 32]),
             changed,
+            forked: Vec::new(),
             inline,
+        }
+    }
+
+    fn fork(author: u8, seq: u64) -> ClockEntry {
+        let id = EventId::from_bytes([if seq == 0 { 0 } else { author }; 32]);
+        ClockEntry {
+            author: AuthorId::from_bytes([author; 32]),
+            head: AuthorHead { seq, id },
+            forked: true,
+            revoked: RevokedDigest::NONE,
         }
     }
 
@@ -450,7 +540,8 @@ mod tests {
     }
 
     /// Tag; space; sender; boot 3, n 200; scope; digest; one head: author, seq 300, id, signature;
-    /// one run of three bytes; the sender's signature over all before it.
+    /// two logs that fork: author, seq 6, id, a digest of what is revoked, and author, 0, zeros, none; one run of three bytes; the
+    /// sender's signature over all before it.
     #[test]
     fn an_announcement_has_the_bytes_written_down() {
         let mut said = announcement(0, vec![Bytes::from_static(b"run")]);
@@ -463,6 +554,8 @@ mod tests {
             },
             signature: Signature::from_bytes([0x51; 64]),
         }];
+        said.forked = vec![fork(0xb1, 6), fork(0xb2, 0)];
+        said.forked[0].revoked = RevokedDigest::from_bytes([0xd1; 32]);
         let fields = [
             "10",
             &"01".repeat(32),
@@ -475,9 +568,19 @@ mod tests {
             "ac02",
             &"e1".repeat(32),
             &"51".repeat(64),
+            "02",
+            &"b1".repeat(32),
+            "06",
+            &"b1".repeat(32),
+            "01",
+            &"d1".repeat(32),
+            &"b2".repeat(32),
+            "00",
+            &"00".repeat(32),
+            "00",
             "010372756e",
-            "5aaa42d1b56cf7c600a1ece8afe95b39dc61cd5eae803c70b7540bd45db2bc6d\
-             a366b1832e0b00783d9a475188073d09f277252e1234ec540ca1ede2044a4c09",
+            "415d57c8384e1d4f5bd939d30d65bdb4fece6b9ec9244a58942e349c7aa31c65\
+             ca157e6b796f8715fbdbd41c150b8a646e3fb5e623f792aef737f26615e6ce09",
         ];
         let bytes = said.sign(&key(), LIMIT).unwrap();
         assert_eq!(HEXLOWER.encode(&bytes), fields.concat());
@@ -486,8 +589,9 @@ mod tests {
 
     #[test]
     fn an_announcement_comes_back_as_it_was_signed_and_its_heads_prove_themselves() {
-        for authors in [0, 1, 20] {
-            let said = announcement(authors, vec![Bytes::new(), Bytes::from(vec![5; 300])]);
+        for authors in [0, 1, 15] {
+            let mut said = announcement(authors, vec![Bytes::new(), Bytes::from(vec![5; 300])]);
+            said.forked = (0..authors).map(|n| fork(n, u64::from(n))).collect();
             let heard = read(&said.sign(&key(), LIMIT).unwrap());
             assert_eq!(heard, said);
             for head in heard.changed {
@@ -550,6 +654,35 @@ mod tests {
     }
 
     #[test]
+    fn refuses_forks_out_of_order_and_logs_that_are_none() {
+        let mut said = announcement(0, vec![]);
+        said.forked = vec![fork(2, 1), fork(1, 1)];
+        let refused = Err(AnnouncementSignError::NoForks { index: 1 });
+        assert_eq!(said.sign(&key(), LIMIT), refused);
+        let decoded = |said: &HeadAnnouncement| {
+            let mut bytes = said.encode_unsigned();
+            bytes.extend_from_slice(&[0; Signature::LEN]);
+            SignedAnnouncement::decode(&bytes.into(), LIMIT)
+        };
+        let unsorted = Err(AnnouncementDecodeError::ForksNotAscending { index: 1 });
+        assert_eq!(decoded(&said), unsorted);
+        said.forked = vec![fork(1, 1), fork(2, 1)];
+        said.forked[1].forked = false;
+        assert_eq!(said.sign(&key(), LIMIT), refused);
+        // Nothing shows, and yet an event is named; or the other way about.
+        for (seq, id) in [(0, 1), (1, 0), (MAX_SEQ + 1, 1)] {
+            let mut log = fork(1, 1);
+            log.head = AuthorHead {
+                seq,
+                id: EventId::from_bytes([id; 32]),
+            };
+            said.forked = vec![log];
+            let malformed = Err(AnnouncementDecodeError::Malformed { field: "seq" });
+            assert_eq!(decoded(&said), malformed);
+        }
+    }
+
+    #[test]
     fn a_message_of_an_unknown_kind_is_skipped() {
         assert_eq!(
             SignedAnnouncement::decode(&Bytes::from_static(&[77, 1, 2]), LIMIT),
@@ -560,7 +693,7 @@ mod tests {
     #[test]
     fn a_claimed_count_reserves_nothing() {
         let mut bytes = announcement(0, vec![]).encode_unsigned();
-        bytes.truncate(bytes.len() - 2);
+        bytes.truncate(bytes.len() - 3);
         put(&mut bytes, &u64::MAX);
         bytes.extend_from_slice(&[0; Signature::LEN]);
         assert_eq!(

@@ -10,7 +10,7 @@
 use std::{fmt::Display, sync::Arc};
 
 use headwater::{Acceptance, ApplyRunsError, Space, wire::AppendError};
-use headwater_proto::announcer::Claim;
+use headwater_proto::announcer::{Claim, ForkClaim};
 use headwater_wire::{AuthorId, ClockEntry, HeadsDigest, Run, SignedHead};
 use iroh::EndpointId;
 use n0_future::join_all;
@@ -30,6 +30,8 @@ pub(crate) struct Heard {
     /// Whether it had nothing to say but its digest.
     pub(crate) periodic: bool,
     pub(crate) claims: Vec<Claim>,
+    /// Logs it says fork, of those whose proof would be kept here.
+    pub(crate) forks: Vec<ForkClaim>,
     /// Whether something of it contradicts a log held here, or goes on where a log is cut. A claim
     /// says nothing of that: a pull from the sender brings both branches together.
     pub(crate) contradicts: bool,
@@ -97,7 +99,8 @@ async fn apply_of_sender(
                 continue;
             }
         }
-        let contradicts = of_all.contains(&Said::Contradicts);
+        let (forks, cut_otherwise) = said_of_forks(space, &proven.announcement.forked).await;
+        let contradicts = cut_otherwise || of_all.contains(&Said::Contradicts);
         let mut claims: Vec<Claim> = of_all.into_iter().filter_map(Said::claim).collect();
         claims.append(&mut proven.claims);
         metrics.announcements_accepted.inc();
@@ -108,8 +111,9 @@ async fn apply_of_sender(
                 sender,
                 neighbor: proven.neighbor,
                 digest: said.digest,
-                periodic: said.changed.is_empty() && said.inline.is_empty(),
+                periodic: said.is_periodic(),
                 claims,
+                forks,
                 contradicts,
             },
         ));
@@ -165,6 +169,25 @@ async fn said_by_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Said>,
         });
     }
     Ok(said)
+}
+
+/// What announced forks say, and whether one of them is cut here as well, and shows something else.
+///
+/// It is the sender's word alone, so nothing follows from it but a pull: what is not proven here is
+/// asked for. Of an author of whom nothing is held and nothing accepted no proof is kept.
+async fn said_of_forks(space: &Space, forked: &[ClockEntry]) -> (Vec<ForkClaim>, bool) {
+    let (mut forks, mut cut_otherwise) = (Vec::with_capacity(forked.len()), false);
+    for theirs in forked {
+        let author = theirs.author;
+        let ours = held(space, author).await;
+        if ours.is_none() && !is_accepted(space, author, 1).await {
+            continue;
+        }
+        let known = ours.is_some_and(|ours| ours.forked);
+        cut_otherwise |= known && ours != Some(*theirs);
+        forks.push(ForkClaim { author, known });
+    }
+    (forks, cut_otherwise)
 }
 
 /// Whether a head below ours is one of our log. So is one that cannot be told.
@@ -279,8 +302,8 @@ async fn apply_at_once(
                 told(&"begins above what is held");
                 expected.saturating_sub(1)
             }
-            Some(Err(AppendError::NotAccepted { .. })) => {
-                // Nor here: a pull would bring what is not accepted either.
+            Some(Err(AppendError::NotAccepted { .. } | AppendError::OverQuota { .. })) => {
+                // Nor here: a pull would bring what is not stored either.
                 metrics.runs_not_accepted.inc();
                 answers.push(None);
                 continue;
@@ -292,6 +315,12 @@ async fn apply_at_once(
                 told(&"contradicts the log held");
                 answers.push(Some(Said::Contradicts));
                 continue;
+            }
+            // There is time for a pull, and it brings more at once.
+            Some(Err(AppendError::OverRate { .. })) => {
+                metrics.runs_with_gap.inc();
+                told(&"comes faster than its author's rate");
+                held(space, author).await.map_or(0, |held| held.head.seq)
             }
             Some(Err(error)) => {
                 metrics.runs_with_gap.inc();

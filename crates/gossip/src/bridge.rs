@@ -302,6 +302,7 @@ impl GossipBridge {
             deferred: Vec::new(),
             report_at: None,
             pulls: FuturesUnordered::new(),
+            may_give_up: HashMap::new(),
             unread: Seldom::new(inner.announcer.trickle.i_min),
         };
         let (commands, taken) = mpsc::channel(COMMANDS);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use headwater_proto::announcer::{Announcer, AnnouncerCounters, PeerId};
+use headwater_proto::announcer::{Announcer, AnnouncerCounters, PeerCounters, PeerId};
 use iroh::EndpointId;
 use iroh_gossip::TopicId;
 use n0_future::{Stream, stream};
@@ -45,6 +45,10 @@ pub enum BridgeEvent {
     /// [`Space::subscribe`](headwater::Space::subscribe) from the start that is begun now yields
     /// all of it before it says that it has caught up, and what it yields then is live.
     HistoryComplete,
+    /// Two receipts of this peer contradict each other, so that it lied in one of them:
+    /// [`Headwater::refutations`](headwater::Headwater::refutations) has the proof. It is pulled from
+    /// after everybody else from now on, and vouches for nothing.
+    ProviderCaught(EndpointId),
     /// The owner's log set another topic secret, and the space moved to its topic. Tickets made
     /// from now on should hold it.
     TopicSecretChanged {
@@ -76,12 +80,28 @@ pub struct LiveStatus {
     pub pulling_from: Vec<EndpointId>,
     /// Peers left alone for now because pulls from them failed, and for how long still.
     pub backed_off: Vec<(EndpointId, Duration)>,
+    /// What the word of each peer was worth that was pulled from, ascending.
+    pub standings: Vec<Standing>,
     /// How long the present interval between periodic announcements is; none without a neighbour.
     pub interval: Option<Duration>,
     /// Whether [`BridgeEvent::HistoryComplete`] was told.
     pub history_complete: bool,
     /// What was counted since the space was joined.
     pub counters: AnnouncerCounters,
+}
+
+/// What a peer's word was worth so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// Who.
+    pub peer: EndpointId,
+    /// How far behind others it ranks where there is a choice whom to pull from; 0 is best.
+    pub demerits: u32,
+    /// Whether its receipts contradict each other.
+    pub caught: bool,
+    /// What was counted.
+    pub counters: PeerCounters,
 }
 
 /// What the driver of a space and its handles share.
@@ -225,6 +245,18 @@ impl Shared {
                 .backed_off
                 .iter()
                 .filter_map(|(peer, until)| Some((endpoint_id(peer)?, until.saturating_sub(now))))
+                .collect(),
+            standings: status
+                .standings
+                .iter()
+                .filter_map(|it| {
+                    Some(Standing {
+                        peer: endpoint_id(&it.peer)?,
+                        demerits: it.demerits,
+                        caught: it.caught,
+                        counters: it.counters,
+                    })
+                })
                 .collect(),
             interval: status.interval,
             history_complete: seen.history_complete,

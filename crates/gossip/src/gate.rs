@@ -384,6 +384,7 @@ mod tests {
             scope: Scope::Everything,
             digest: HeadsDigest::from_bytes([4; 32]),
             changed: vec![],
+            forked: vec![],
             inline: vec![],
         }
     }

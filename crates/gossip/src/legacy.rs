@@ -274,6 +274,7 @@ mod tests {
                 id: EventId::from_bytes([0; 32]),
             },
             forked: false,
+            revoked: headwater_wire::RevokedDigest::NONE,
         };
         lengths.iter().enumerate().map(entry).collect()
     }

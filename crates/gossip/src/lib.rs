@@ -105,14 +105,16 @@ mod metrics;
 mod senders;
 mod topic;
 
-pub use headwater_proto::announcer::{AnnouncerConfig, AnnouncerCounters, TrickleConfig};
+pub use headwater_proto::announcer::{
+    AnnouncerConfig, AnnouncerCounters, PeerCounters, TrickleConfig,
+};
 
 pub use announcement::{
     AnnouncementCounter, AnnouncementDecodeError, AnnouncementSignError, HeadAnnouncement, Scope,
     SignedAnnouncement, UnverifiedSender, tag,
 };
 pub use bridge::{Builder, GossipBridge, JoinError};
-pub use events::{BridgeEvent, LiveEvents, LiveStatus};
+pub use events::{BridgeEvent, LiveEvents, LiveStatus, Standing};
 pub use history::HistoryPolicy;
 pub use legacy::LegacyPolicy;
 pub use limits::{BridgeLimits, Rate};

@@ -20,6 +20,8 @@ pub struct BridgeMetrics {
     pub announcement_bytes_sent: Counter,
     /// Runs that travelled inside announcements broadcast.
     pub runs_sent_inline: Counter,
+    /// Logs announced as forked.
+    pub forks_announced: Counter,
     /// Announcements not made because no neighbour was there to hear them.
     pub announcements_unheard: Counter,
     /// Announcements that would not have fitted the topic and were sent as a digest alone. The
@@ -83,6 +85,14 @@ pub struct BridgeMetrics {
     pub pulls_failed: Counter,
     /// Events those pulls brought.
     pub events_pulled: Counter,
+    /// Pulls given up because others needed their place.
+    pub pulls_given_up: Counter,
+    /// Pulls that ended complete without something their peer had announced.
+    pub promises_broken: Counter,
+    /// What another peer brought after it was announced and kept back.
+    pub withheld: Counter,
+    /// Peers whose receipts contradict each other.
+    pub providers_caught: Counter,
     /// Pulls not begun because the policy does not let the peer read, or did not say so in time.
     pub pulls_refused: Counter,
     /// Questions the policy did not answer in time.

@@ -9,14 +9,19 @@
 
 use std::sync::Arc;
 
-use headwater_proto::{Appended, AppliedRun};
+use headwater_proto::AppliedRun;
 use headwater_store::StoreError;
-use headwater_wire::{AppendError, AuthorHead, AuthorId, Run, RunError, SpaceId, VerifiedRun};
+use headwater_wire::{AuthorHead, Run, RunError, SpaceId, VerifiedRun};
 use iroh::EndpointId;
 use n0_future::task::AbortOnDropHandle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{blocking::blocking, commit::StoreReply, node::Inner, writer::TryStore};
+use crate::{
+    blocking::blocking,
+    commit::{Origin, StoreReply},
+    node::Inner,
+    writer::TryStore,
+};
 
 /// Events of a single run up to which it is verified where it arrives. One signature check and 64
 /// hashes take about 80 µs, which is what handing them to another thread can cost.
@@ -51,7 +56,7 @@ enum Verifying {
 pub(crate) struct Applier {
     inner: Arc<Inner>,
     space: SpaceId,
-    verifying: mpsc::UnboundedSender<Verifying>,
+    verifying: mpsc::UnboundedSender<(Verifying, Origin)>,
     storing: mpsc::UnboundedReceiver<Storing>,
     oldest: Option<Storing>,
     peer: EndpointId,
@@ -92,8 +97,7 @@ impl Applier {
     pub(crate) fn spawn(inner: Arc<Inner>, space: SpaceId, peer: EndpointId) -> Self {
         let (verifying, verified) = mpsc::unbounded_channel();
         let (queued, storing) = mpsc::unbounded_channel();
-        let in_order =
-            n0_future::task::spawn(store_in_order(Arc::clone(&inner), peer, verified, queued));
+        let in_order = n0_future::task::spawn(store_in_order(Arc::clone(&inner), verified, queued));
         Self {
             inner,
             space,
@@ -106,13 +110,17 @@ impl Applier {
         }
     }
 
-    /// Starts on a batch.
-    pub(crate) fn push(&mut self, runs: Vec<Run>) {
+    /// Starts on a batch: of the history that was asked for, or of what the peer sends `live`.
+    pub(crate) fn push(&mut self, runs: Vec<Run>, live: bool) {
+        let origin = match live {
+            true => Origin::Pushed(self.peer),
+            false => Origin::Asked(self.peer),
+        };
         let is_alone = self.unanswered == 0;
         self.unanswered += 1;
         let verifying = if is_small(&runs) {
             let verified = verify_all(runs, &self.space);
-            match self.store_at_once(verified, is_alone) {
+            match self.store_at_once(verified, is_alone, origin) {
                 Ok(storing) => {
                     self.oldest = Some(storing);
                     return;
@@ -125,18 +133,23 @@ impl Applier {
             Verifying::Elsewhere(AbortOnDropHandle::new(verified))
         };
         // A task that has ended answers through `next`.
-        self.verifying.send(verifying).ok();
+        self.verifying.send((verifying, origin)).ok();
     }
 
     /// Stores a single run, or hands it to the writer, without a detour, if no other batch is on its
     /// way and the queue has room. Whatever else it is given, it gives back: more runs, or an error.
-    fn store_at_once(&self, verified: Verified, is_alone: bool) -> Result<Storing, Verified> {
+    fn store_at_once(
+        &self,
+        verified: Verified,
+        is_alone: bool,
+        origin: Origin,
+    ) -> Result<Storing, Verified> {
         let [run] = match verified {
             Ok(runs) if is_alone => <[_; 1]>::try_from(runs).map_err(Ok)?,
             other => return Err(other),
         };
         let heads = vec![run.head()];
-        match self.inner.writer.try_store(run, Some(self.peer)) {
+        match self.inner.writer.try_store(run, origin) {
             TryStore::Answered(reply) => Ok(Storing::Answered { heads, reply }),
             TryStore::Queued(reply) => Ok(Storing::Queued { heads, reply }),
             TryStore::Stopped => Ok(Storing::Failed(ApplyError::Stopped)),
@@ -161,8 +174,8 @@ impl Applier {
         self.unanswered = self.unanswered.saturating_sub(1);
         let outcomes = reply
             .map_err(|_stopped| ApplyError::Stopped)?
+            .whole()
             .map_err(ApplyError::Store)?;
-        blamed(&outcomes).map_err(ApplyError::Invalid)?;
         Ok(heads
             .into_iter()
             .zip(outcomes)
@@ -176,30 +189,14 @@ fn verify_all(runs: Vec<Run>, space: &SpaceId) -> Verified {
 }
 
 /// Ids and signature hold without the payloads, so whoever passes a run on could leave them out. No
-/// log is cut there; whether one is cut where the others are missing, the writer knows.
-fn verify_one(run: Run, space: &SpaceId) -> Result<VerifiedRun, RunError> {
-    match run.stray_stub() {
-        Some(seq) => Err(stripped(run.author(), seq)),
+/// node does: what lies above a cut goes whole, for the signature needs it. Only proofs of forks and
+/// evidence of what was revoked hold stubs, and they do not come this way.
+pub(crate) fn verify_one(run: Run, space: &SpaceId) -> Result<VerifiedRun, RunError> {
+    let author = run.author();
+    match run.first_stub() {
+        Some(seq) => Err(RunError::Stripped { author, seq }),
         None => run.verify(space),
     }
-}
-
-fn stripped(author: AuthorId, seq: u64) -> RunError {
-    RunError::Stripped { author, seq }
-}
-
-/// Refuses runs that may not lack any payload.
-pub(crate) fn refuse_stubs<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Result<(), RunError> {
-    let stub = |run: &Run| Some(stripped(run.author(), run.first_stub()?));
-    runs.into_iter().find_map(stub).map_or(Ok(()), Err)
-}
-
-/// The run that its sender is to blame for, among those the writer did not take.
-pub(crate) fn blamed(outcomes: &[Result<Appended, AppendError>]) -> Result<(), RunError> {
-    outcomes.iter().try_for_each(|outcome| match outcome {
-        Err(AppendError::Stripped { author, seq }) => Err(stripped(*author, *seq)),
-        _ => Ok(()),
-    })
 }
 
 /// Verifies runs on a blocking thread, no more of them at a time than there are cores; a run that
@@ -213,13 +210,19 @@ pub(crate) async fn verify(inner: Arc<Inner>, space: SpaceId, runs: Vec<Run>) ->
     blocking(move || verify_all(runs, &space)).await
 }
 
+/// Verifies runs that show what an owner revoked, on a blocking thread. They hold no other payloads.
+pub(crate) async fn verify_evidence(inner: &Inner, space: SpaceId, runs: Vec<Run>) -> Verified {
+    // As above.
+    let _core = inner.verifying.acquire().await.ok();
+    blocking(move || runs.into_iter().map(|run| run.verify(&space)).collect()).await
+}
+
 async fn store_in_order(
     inner: Arc<Inner>,
-    peer: EndpointId,
-    mut verified: mpsc::UnboundedReceiver<Verifying>,
+    mut verified: mpsc::UnboundedReceiver<(Verifying, Origin)>,
     queued: mpsc::UnboundedSender<Storing>,
 ) {
-    while let Some(batch) = verified.recv().await {
+    while let Some((batch, origin)) = verified.recv().await {
         let verified = match batch {
             Verifying::Done(verified) => Ok(verified),
             Verifying::Elsewhere(task) => task.await,
@@ -227,7 +230,7 @@ async fn store_in_order(
         let storing = match verified {
             Ok(Ok(runs)) => {
                 let heads = runs.iter().map(VerifiedRun::head).collect();
-                match inner.writer.store(runs, Some(peer)).await {
+                match inner.writer.store(runs, origin).await {
                     Ok(reply) => Storing::Queued { heads, reply },
                     Err(_stopped) => Storing::Failed(ApplyError::Stopped),
                 }

@@ -18,7 +18,8 @@ use headwater_wire::{
 use iroh::EndpointId;
 
 use crate::{
-    apply::{is_small, refuse_stubs, verify},
+    apply::{is_small, verify, verify_one},
+    commit::{Origin, StoreReply},
     hub::{Cut, Grown, Watcher},
     node::now_ms,
     space::{Space, WriteError},
@@ -59,19 +60,34 @@ pub struct LogGrowth {
 }
 
 /// Runs that came from a peer were not applied. Nothing of the call is stored, unless the error
-/// says that the node is shutting down: then all of it may be.
+/// says so, or that the node is shutting down: then all of it may be.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyRunsError {
     /// A run does not verify, or lacks a payload: the author, or the sender, made it up.
     #[error(transparent)]
     Invalid(#[from] RunError),
-    /// This node's store failed.
-    #[error("store failed: {0}")]
-    Store(#[source] Arc<StoreError>),
+    /// This node's store failed. Nothing is stored of the runs that have no outcome.
+    #[error("store failed: {source}")]
+    Store {
+        /// Outcomes of the first runs of the call, which were a transaction of their own because
+        /// they may change who has access; mostly there are none.
+        outcomes: Vec<Result<Appended, AppendError>>,
+        /// What failed.
+        source: Arc<StoreError>,
+    },
     /// The node is shutting down.
     #[error("the node is shutting down")]
     ShuttingDown,
+}
+
+impl From<StoreReply> for Result<Vec<Result<Appended, AppendError>>, ApplyRunsError> {
+    fn from(StoreReply { outcomes, failed }: StoreReply) -> Self {
+        match failed {
+            None => Ok(outcomes),
+            Some(source) => Err(ApplyRunsError::Store { outcomes, source }),
+        }
+    }
 }
 
 impl ApplyRunsError {
@@ -80,7 +96,7 @@ impl ApplyRunsError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Invalid(_) => Blame::Peer,
-            Self::Store(_) | Self::ShuttingDown => Blame::Local,
+            Self::Store { .. } | Self::ShuttingDown => Blame::Local,
         }
     }
 }
@@ -134,7 +150,8 @@ impl Space {
     }
 
     /// Verifies runs that `from` sent outside a sync, all with their payloads, and stores them, in order and in one
-    /// transaction. On return they are durable.
+    /// transaction, unless some of them may change who has access: those are stored before the others. On return
+    /// they are durable.
     ///
     /// Each run that verifies is admitted or refused on its own, as by a sync: the outcomes are in
     /// the order of the call. `from` is not told of them on a live stream it reads here.
@@ -148,22 +165,21 @@ impl Space {
         from: EndpointId,
     ) -> Result<Vec<Result<Appended, AppendError>>, ApplyRunsError> {
         let inner = self.node().inner();
-        refuse_stubs(&runs)?;
         let mut verified = verify(Arc::clone(inner), self.id(), runs).await?;
         if let [_] = verified.as_slice()
             && let Some(run) = verified.pop()
         {
-            match inner.writer.store_at_once(run, Some(from)) {
-                Ok(reply) => return reply.map_err(ApplyRunsError::Store),
+            match inner.writer.store_at_once(run, Origin::Pushed(from)) {
+                Ok(reply) => return reply.into(),
                 Err(run) => verified.push(run),
             }
         }
-        let reply = inner.writer.store(verified, Some(from)).await;
+        let reply = inner.writer.store(verified, Origin::Pushed(from)).await;
         let reply = reply.map_err(|_stopped| ApplyRunsError::ShuttingDown)?;
+        let reply = reply.await;
         reply
-            .await
             .map_err(|_stopped| ApplyRunsError::ShuttingDown)?
-            .map_err(ApplyRunsError::Store)
+            .into()
     }
 
     /// As [`Space::apply`] with a single run, here and now: `None` if that would wait for
@@ -185,15 +201,14 @@ impl Space {
         if !is_small(std::slice::from_ref(run)) || !writer.is_free() {
             return None;
         }
-        let verified = refuse_stubs([run]).and_then(|()| run.clone().verify(&self.id()));
-        let verified = match verified {
+        let verified = match verify_one(run.clone(), &self.id()) {
             Ok(verified) => verified,
             Err(invalid) => return Some(Err(ApplyRunsError::Invalid(invalid))),
         };
-        let reply = writer.store_at_once(verified, Some(from)).ok()?;
-        match reply {
+        let reply = writer.store_at_once(verified, Origin::Pushed(from)).ok()?;
+        match reply.into() {
             Ok(outcomes) => outcomes.into_iter().next().map(Ok),
-            Err(error) => Some(Err(ApplyRunsError::Store(error))),
+            Err(error) => Some(Err(error)),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     frames::{Filled, FrameReader, FrameWriter},
     node::Inner,
     slots::Slot,
+    standing::Standing,
 };
 
 /// Bytes of a request that are read to learn its id. Whoever says more before is told by a reset.
@@ -27,15 +28,22 @@ const LEAST_RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// There is none in time: when the peer may come again.
-pub(crate) async fn admit(inner: &Inner, peer: EndpointId) -> Result<Slot, Duration> {
+pub(crate) async fn admit(
+    inner: &Inner,
+    peer: EndpointId,
+    standing: Standing,
+) -> Result<Slot, Duration> {
     let patience = inner.limits.busy_after;
+    if let Some(wait) = inner.conduct.held(peer) {
+        return Err(wait);
+    }
     while let Err(wait) = inner.conduct.take(peer, conduct::REQUEST) {
         if wait > patience {
             return Err(wait);
         }
         sleep(wait).await;
     }
-    let slot = inner.serves.take_within(peer, patience).await;
+    let slot = inner.serves.take_within(peer, standing, patience).await;
     slot.ok_or(LEAST_RETRY.max(2 * patience))
 }
 

@@ -6,10 +6,11 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use headwater_proto::Appended;
-use headwater_store::{Commit, LogStore, StoreError};
+use headwater_store::{Commit, LogStore, Quotas, StoreError, Stored};
 use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, ClockEntry, EventDraft, SpaceId,
     VerifiedForkProof, VerifiedRun, sign_runs,
@@ -21,11 +22,44 @@ use crate::{
     hub::{Cut, Hub, News},
     keeper::Keeper,
     metrics::Metrics,
+    pace::Pace,
+    room::Room,
     space::WriteError,
 };
 
-/// Outcomes of the runs of one job, in their order.
-pub(crate) type StoreReply = Result<Vec<Result<Appended, AppendError>>, Arc<StoreError>>;
+/// Outcomes of runs, in their order.
+pub(crate) type Outcomes = Vec<Result<Appended, AppendError>>;
+
+/// What became of the runs of one job.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreReply {
+    /// Those of the first runs, which are durable: of all of them, unless the store failed.
+    pub(crate) outcomes: Outcomes,
+    /// Why the others have none. Nothing of them is stored.
+    pub(crate) failed: Option<Arc<StoreError>>,
+}
+
+impl StoreReply {
+    /// All outcomes, or why there are not all of them.
+    pub(crate) fn whole(self) -> Result<Outcomes, Arc<StoreError>> {
+        self.failed.map_or(Ok(self.outcomes), Err)
+    }
+}
+
+impl From<Result<Outcomes, Arc<StoreError>>> for StoreReply {
+    fn from(reply: Result<Outcomes, Arc<StoreError>>) -> Self {
+        match reply {
+            Ok(outcomes) => Self {
+                outcomes,
+                failed: None,
+            },
+            Err(store_error) => Self {
+                outcomes: Vec::new(),
+                failed: Some(store_error),
+            },
+        }
+    }
+}
 
 /// Whether a proof was put into the store.
 pub(crate) type CutReply = Result<(), Arc<StoreError>>;
@@ -33,8 +67,58 @@ pub(crate) type CutReply = Result<(), Arc<StoreError>>;
 /// What one call signs: for each author, the drafts in their order.
 pub(crate) type Parts = Vec<(AuthorSecret, Vec<EventDraft>)>;
 
-/// The peer that sent a run; `None` for those made here.
-pub(crate) type Origin = Option<EndpointId>;
+/// Where a run comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was made here.
+    Local,
+    /// This peer was asked for it.
+    Asked(EndpointId),
+    /// This peer sent it unasked: live, or by gossip. Authors have a rate there.
+    Pushed(EndpointId),
+}
+
+impl Origin {
+    /// The peer that sent it.
+    pub(crate) fn peer(self) -> Option<EndpointId> {
+        match self {
+            Self::Local => None,
+            Self::Asked(peer) | Self::Pushed(peer) => Some(peer),
+        }
+    }
+}
+
+/// What jobs will have stored once they are committed, at most.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    spaces: HashMap<SpaceId, Stored>,
+    logs: HashMap<(SpaceId, AuthorId), Stored>,
+}
+
+impl Pending {
+    pub(crate) fn add(&mut self, run: &VerifiedRun) {
+        let size = size(run);
+        let space = self.spaces.entry(run.space()).or_default();
+        *space = space.plus(size);
+        let log = self.logs.entry((run.space(), run.author())).or_default();
+        *log = log.plus(size);
+    }
+
+    fn of_space(&self, space: SpaceId) -> Stored {
+        self.spaces.get(&space).copied().unwrap_or_default()
+    }
+
+    fn of_log(&self, log: (SpaceId, AuthorId)) -> Stored {
+        self.logs.get(&log).copied().unwrap_or_default()
+    }
+}
+
+fn size(run: &VerifiedRun) -> Stored {
+    Stored {
+        bytes: run.run().as_bytes().len() as u64,
+        events: run.run().event_count() as u64,
+    }
+}
 
 /// The heads that signing leaves.
 pub(crate) type SignReply = Result<Vec<AuthorHead>, WriteError>;
@@ -46,6 +130,9 @@ pub(crate) struct Committer {
     pub(crate) keeper: Keeper,
     pub(crate) hub: Arc<Hub>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) quotas: Quotas,
+    pub(crate) pace: Pace,
+    pub(crate) room: Room,
     /// Logs that were cut by a fork since the start: their watchers know that they fork.
     pub(crate) forked: HashSet<(SpaceId, AuthorId)>,
 }
@@ -60,10 +147,12 @@ pub(crate) struct Signed {
 
 impl Committer {
     /// Signs drafts on top of what is held, or of the heads that `earlier` jobs of the same commit
-    /// will leave.
+    /// will leave. What the quotas do not allow is refused here, all of it: `pending` is what those
+    /// jobs will store.
     pub(crate) fn sign_parts(
         &mut self,
         earlier: &HashMap<(SpaceId, AuthorId), AuthorHead>,
+        pending: &Pending,
         space: SpaceId,
         parts: Parts,
     ) -> Result<Signed, WriteError> {
@@ -72,6 +161,7 @@ impl Committer {
             return Err(WriteError::UnknownSpace { space });
         }
         let mut signed = Signed::default();
+        let mut here = Pending::default();
         for (secret, drafts) in parts {
             let log = (space, secret.id());
             let base = match signed.staged.get(&log).or_else(|| earlier.get(&log)) {
@@ -87,11 +177,37 @@ impl Committer {
                 Some(run) => run.head(),
                 None => return Err(WriteError::Empty),
             };
+            self.check_quotas(&runs, pending, &mut here)?;
             signed.staged.insert(log, head);
             signed.heads.push(head);
             signed.runs.extend(runs);
         }
         Ok(signed)
+    }
+
+    /// Whether the quotas allow the runs of one log, with what is pending elsewhere and `here`; adds
+    /// them to the latter.
+    fn check_quotas(
+        &self,
+        runs: &[VerifiedRun],
+        pending: &Pending,
+        here: &mut Pending,
+    ) -> Result<(), WriteError> {
+        let Some(first) = runs.first().filter(|_| self.quotas != Quotas::NONE) else {
+            return Ok(());
+        };
+        let (space, author) = (first.space(), first.author());
+        let usage = self.store.usage(&space, &author);
+        let mut usage = usage.map_err(WriteError::store)?;
+        for pending in [pending, &*here] {
+            usage.log = usage.log.plus(pending.of_log((space, author)));
+            usage.space = usage.space.plus(pending.of_space(space));
+        }
+        let more = runs.iter().map(size).fold(Stored::default(), Stored::plus);
+        let checked = self.quotas.check(author, &usage, more);
+        checked.map_err(WriteError::Append)?;
+        runs.iter().for_each(|run| here.add(run));
+        Ok(())
     }
 
     /// The event that a log goes on from: the last one stored. Where that does not show, signing on
@@ -140,6 +256,12 @@ impl Committer {
         self.tell_moved();
     }
 
+    /// Reads again who has access, where that failed and it is time to.
+    pub(crate) fn read_due(&mut self) {
+        self.keeper.read_due();
+        self.tell_moved();
+    }
+
     /// Tells the watchers where bounds moved what shows.
     fn tell_moved(&mut self) {
         for moved in self.keeper.take_moved() {
@@ -166,7 +288,7 @@ impl Committer {
         match committed {
             Ok(commit) => {
                 self.metrics.commits.inc();
-                self.keeper.cut(&commit.forks);
+                self.keeper.reread(&commit.rosters);
                 self.publish(&[], &[], &commit, Some(knows));
                 self.tell_moved();
                 Ok(())
@@ -179,9 +301,29 @@ impl Committer {
         }
     }
 
+    /// Takes in what an owner who forks has revoked, in a transaction of its own, and tells the
+    /// watchers.
+    pub(crate) fn absorb(&mut self, runs: &[VerifiedRun], knows: EndpointId) -> CutReply {
+        match self.store.absorb(runs) {
+            Ok(commit) => {
+                self.metrics.commits.inc();
+                self.keeper.reread(&commit.rosters);
+                self.publish(&[], &[], &commit, Some(knows));
+                self.tell_moved();
+                Ok(())
+            }
+            Err(store_error) => {
+                error!(error = %store_error, "what an owner revoked was not taken in");
+                self.metrics.commits_failed.inc();
+                Err(Arc::new(store_error))
+            }
+        }
+    }
+
     /// Whether the store would append now without waiting.
     pub(crate) fn waits_for_nothing(&self) -> bool {
-        matches!(self.store.append_at_once(&[]), Some(Ok(_)))
+        let asked = self.store.append_at_once(&[], &Quotas::NONE);
+        matches!(asked, Some(Ok(_)))
     }
 
     /// Signs and appends one draft, if the store takes it without waiting; `None` otherwise, and
@@ -197,11 +339,11 @@ impl Committer {
             return None;
         }
         let parts = vec![(secret.clone(), drafts.to_vec())];
-        let signed = match self.sign_parts(&HashMap::new(), space, parts) {
+        let signed = match self.sign_parts(&HashMap::new(), &Pending::default(), space, parts) {
             Ok(signed) => signed,
             Err(error) => return Some(Err(error)),
         };
-        let outcomes = self.append_at_once(&signed.runs, None)?;
+        let outcomes = self.append_at_once(&signed.runs, Origin::Local)?;
         Some(signed_reply(signed.heads, outcomes))
     }
 
@@ -213,27 +355,44 @@ impl Committer {
         origin: Origin,
     ) -> Option<StoreReply> {
         let is_plain = |run: &VerifiedRun| {
-            !self.keeper.decides_others(run) && self.keeper.refusal(run).is_none()
+            !self.keeper.decides_others(run) && self.refusal(run, origin).is_none()
         };
         if !runs.iter().all(is_plain) {
             return None;
         }
-        let committed = self.store.append_at_once(runs)?;
+        if let Err(store_error) = self.take_room(runs) {
+            return Some(Err(store_error).into());
+        }
+        let committed = self.store.append_at_once(runs, &self.quotas)?;
         self.metrics.commit_jobs.inc();
-        Some(self.committed(runs, &vec![origin; runs.len()], committed))
+        let committed = self.committed(runs, &vec![origin; runs.len()], committed);
+        Some(committed.into())
     }
 
     /// Appends in one transaction, and tells the watchers. Where runs of the owner's may change who
     /// has access, they are a transaction of their own before those of others: the job they came
-    /// in is alone then.
+    /// in is alone then. What was made here is one transaction in any case, as it was decided on
+    /// when it was signed.
     pub(crate) fn append(&mut self, runs: &[VerifiedRun], origins: &[Origin]) -> StoreReply {
+        let is_local = origins.iter().all(|origin| *origin == Origin::Local);
         let mut outcomes = Vec::with_capacity(runs.len());
         while outcomes.len() < runs.len() {
             let (rest, origins) = (&runs[outcomes.len()..], &origins[outcomes.len()..]);
-            let count = self.decided_at_once(rest);
-            outcomes.extend(self.append_accepted(&rest[..count], &origins[..count])?);
+            let count = match is_local {
+                true => rest.len(),
+                false => self.decided_at_once(rest),
+            };
+            match self.append_accepted(&rest[..count], &origins[..count]) {
+                Ok(more) => outcomes.extend(more),
+                Err(store_error) => {
+                    return StoreReply {
+                        outcomes,
+                        failed: Some(store_error),
+                    };
+                }
+            }
         }
-        Ok(outcomes)
+        Ok(outcomes).into()
     }
 
     /// How many runs can be decided before any of them is stored.
@@ -252,8 +411,14 @@ impl Committer {
     }
 
     /// Appends the runs that are accepted; one outcome for each run.
-    fn append_accepted(&mut self, runs: &[VerifiedRun], origins: &[Origin]) -> StoreReply {
-        let refusals: Vec<_> = runs.iter().map(|run| self.keeper.refusal(run)).collect();
+    fn append_accepted(
+        &mut self,
+        runs: &[VerifiedRun],
+        origins: &[Origin],
+    ) -> Result<Outcomes, Arc<StoreError>> {
+        let refusals = runs.iter().zip(origins);
+        let refusals = refusals.map(|(run, origin)| self.refusal(run, *origin));
+        let refusals: Vec<_> = refusals.collect();
         if refusals.iter().all(Option::is_none) {
             return self.append_in_one(runs, origins);
         }
@@ -274,7 +439,7 @@ impl Committer {
         let outcomes = refusals.into_iter().filter_map(|refusal| match refusal {
             Some(refused) => {
                 self.metrics.runs_refused.inc();
-                debug!(%refused, "not accepted");
+                debug!(%refused, "not taken");
                 Some(Err(refused))
             }
             None => stored.next(),
@@ -282,11 +447,42 @@ impl Committer {
         Ok(outcomes.collect())
     }
 
-    fn append_in_one(&mut self, runs: &[VerifiedRun], origins: &[Origin]) -> StoreReply {
+    /// Why a run is not given to the store, if it is not.
+    fn refusal(&mut self, run: &VerifiedRun, origin: Origin) -> Option<AppendError> {
+        if let Some(refused) = self.keeper.refusal(run) {
+            return Some(refused);
+        }
+        let author = run.author();
+        let is_over = matches!(origin, Origin::Pushed(_))
+            && !self.pace.allows(&(run.space(), author), Instant::now());
+        is_over.then_some(AppendError::OverRate { author })
+    }
+
+    /// Takes note of what is about to be written, unless the disk has no room for it.
+    fn take_room(&mut self, runs: &[VerifiedRun]) -> Result<(), Arc<StoreError>> {
+        let bytes = runs.iter().map(|run| size(run).bytes).sum();
+        let was_low = self.room.is_low();
+        let free = || self.store.free_bytes();
+        self.room.take(bytes, free).map_err(|store_error| {
+            // Told once, as everybody goes on trying.
+            if !was_low {
+                error!(error = %store_error, "nothing is stored for now");
+            }
+            self.metrics.commits_failed.inc();
+            Arc::new(store_error)
+        })
+    }
+
+    fn append_in_one(
+        &mut self,
+        runs: &[VerifiedRun],
+        origins: &[Origin],
+    ) -> Result<Outcomes, Arc<StoreError>> {
         if runs.is_empty() {
             return Ok(Vec::new());
         }
-        let committed = self.store.append(runs);
+        self.take_room(runs)?;
+        let committed = self.store.append_within(runs, &self.quotas);
         self.committed(runs, origins, committed)
     }
 
@@ -295,13 +491,15 @@ impl Committer {
         runs: &[VerifiedRun],
         origins: &[Origin],
         committed: Result<Commit, StoreError>,
-    ) -> StoreReply {
+    ) -> Result<Outcomes, Arc<StoreError>> {
         match committed {
             Ok(commit) => {
+                self.note_pace(runs, origins, &commit.outcomes);
                 self.count(&commit.outcomes);
                 // Before anybody hears of it: who lost access to this is not told.
-                self.keeper.appended(runs, &commit.outcomes);
-                self.keeper.cut(&commit.forks);
+                self.keeper
+                    .appended(runs, &commit.outcomes, &commit.rosters);
+                self.keeper.reread(&commit.rosters);
                 self.publish(runs, origins, &commit, None);
                 self.tell_moved();
                 Ok(commit.outcomes)
@@ -310,6 +508,14 @@ impl Committer {
                 error!(error = %store_error, runs = runs.len(), "commit failed, nothing stored");
                 self.metrics.commits_failed.inc();
                 Err(Arc::new(store_error))
+            }
+        }
+    }
+
+    fn note_pace(&mut self, runs: &[VerifiedRun], origins: &[Origin], outcomes: &Outcomes) {
+        for ((run, origin), outcome) in runs.iter().zip(origins).zip(outcomes) {
+            if matches!(origin, Origin::Pushed(_)) && outcome.is_ok() {
+                self.pace.took(run, Instant::now());
             }
         }
     }
@@ -327,8 +533,12 @@ impl Committer {
                 // Somebody else brought the same events first.
                 Err(AppendError::Stale { .. }) => {}
                 // By gossip the newest may come first; what is below it is pulled.
-                Err(refused @ (AppendError::Gap { .. } | AppendError::NoGenesis { .. })) => {
-                    debug!(%refused, "a run came too early");
+                Err(
+                    refused @ (AppendError::Gap { .. }
+                    | AppendError::NoGenesis { .. }
+                    | AppendError::OverQuota { .. }),
+                ) => {
+                    debug!(%refused, "a run came too early, or is too much");
                     self.metrics.runs_refused.inc();
                 }
                 Err(refused) => {
@@ -337,6 +547,18 @@ impl Committer {
                 }
             }
         }
+    }
+
+    /// What is told where more is revoked above the cut of an owner's log: that it is cut, once more.
+    fn owners_cut(&self, space: SpaceId) -> Option<Cut> {
+        let author = self.store.summary(&space).ok()??.owner;
+        let fork = self.store.fork(&space, &author).ok()??;
+        Some(Cut {
+            author,
+            seq: fork.seq,
+            head: fork.head.map_or(0, |head| head.seq),
+            again: true,
+        })
     }
 
     fn publish(
@@ -351,7 +573,7 @@ impl Committer {
             if let Ok(appended) = outcome {
                 let of_space = by_space.entry(run.space()).or_default();
                 of_space.0.push(News {
-                    origin: *origin,
+                    origin: origin.peer(),
                     appended,
                     run,
                 });
@@ -381,6 +603,14 @@ impl Committer {
                 again,
             });
         }
+        for space in &commit.rosters {
+            let cuts = &mut by_space.entry(*space).or_default().1;
+            let cut = self.owners_cut(*space);
+            let is_untold = |cut: &Cut| !cuts.iter().any(|told| told.author == cut.author);
+            if let Some(cut) = cut.filter(is_untold) {
+                cuts.push(cut);
+            }
+        }
         for (space, (news, cuts)) in by_space {
             self.hub.publish(space, &news, &cuts, knows);
         }
@@ -389,7 +619,7 @@ impl Committer {
 
 /// What the caller that signed is told.
 pub(crate) fn signed_reply(heads: Vec<AuthorHead>, outcomes: StoreReply) -> SignReply {
-    let mut outcomes = outcomes.map_err(WriteError::Store)?.into_iter();
+    let mut outcomes = outcomes.whole().map_err(WriteError::Store)?.into_iter();
     outcomes
         .find_map(Result::err)
         .map_or(Ok(heads), |refused| Err(WriteError::refused(refused)))

@@ -3,11 +3,13 @@
 //! ```text
 //! broken rules ──▶ 3 in 10 min ──▶ banned for 10 min: no connection, no stream, no pull
 //! requests     ──▶ bucket of cost ──▶ served, or "busy, come back in …"
+//! handshakes and clocks ──▶ one bucket for all strangers, one for all who are known
+//! clocks too long ──▶ "busy" for 2 s, 4 s, 8 s, …
 //! ```
 //!
 //! Invariant: the table is bounded. A peer that falls out of it is a stranger again; who is banned
-//! falls out last. An identity costs nothing, so this bounds each of them and not their number:
-//! that is what the limits on all peers together are for.
+//! falls out last. An identity costs nothing, so the table bounds each of them and not their number:
+//! that is what the buckets they share are for, and the limits on all peers together.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -18,7 +20,7 @@ use std::{
 use iroh::EndpointId;
 use n0_future::time::Instant;
 
-use crate::limits::Limits;
+use crate::{limits::Limits, standing::Standing};
 
 /// What a request costs, before anything is read for it.
 pub(crate) const REQUEST: u32 = 1;
@@ -37,6 +39,12 @@ pub(crate) const REFUSAL: u32 = 64;
 /// What a connection costs: a handshake is a millisecond of both sides.
 pub(crate) const CONNECTION: u32 = 16;
 
+/// Heads of a clock that cost as much as a request: each is decoded, hashed twice and looked for.
+pub(crate) const HEADS: usize = 64;
+
+/// How much more than strangers all those may have together who finished a sync lately.
+const KNOWN_SHARE: u32 = 4;
+
 /// How far below nothing a bucket goes, in seconds of refilling: what a peer has to wait at most
 /// for what it was served before.
 const DEBT_SECONDS: u32 = 4;
@@ -47,10 +55,13 @@ pub(crate) struct Conduct {
     faults_before_ban: usize,
     fault_window: Duration,
     ban: Duration,
-    burst: f64,
-    rate: f64,
+    oversized_wait: Duration,
+    burst: u32,
+    rate: u32,
     most: usize,
     peers: Mutex<HashMap<EndpointId, Record>>,
+    /// What strangers share, and what those share who are known.
+    shared: Mutex<[Bucket; 2]>,
 }
 
 #[derive(Debug)]
@@ -58,21 +69,90 @@ struct Record {
     /// When it broke a rule, as long as that counts.
     faults: VecDeque<Instant>,
     banned_until: Option<Instant>,
-    /// What it may still ask for; below zero, what it was served on credit.
+    /// Clocks of too many authors since a sync ended in order.
+    oversized: u32,
+    held_until: Option<Instant>,
+    /// What it may still ask for.
+    bucket: Bucket,
+}
+
+/// So much at once, and so much a second.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    burst: f64,
+    rate: f64,
+    /// Below zero: what was taken on credit.
     tokens: f64,
     seen: Instant,
 }
 
+impl Bucket {
+    pub(crate) fn new(burst: u32, rate: u32, now: Instant) -> Self {
+        Self {
+            burst: burst.into(),
+            rate: rate.max(1).into(),
+            tokens: burst.into(),
+            seen: now,
+        }
+    }
+
+    /// Takes so much, or tells when there will be as much.
+    pub(crate) fn take(&mut self, cost: u32, now: Instant) -> Result<(), Duration> {
+        self.touch(now);
+        // More than it ever holds is had when it is full.
+        let cost = f64::from(cost).min(self.burst);
+        if self.tokens >= cost {
+            self.tokens -= cost;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((cost - self.tokens) / self.rate))
+    }
+
+    /// Takes so much on credit.
+    fn charge(&mut self, cost: u64, now: Instant) {
+        self.touch(now);
+        let deepest = -self.rate * f64::from(DEBT_SECONDS);
+        self.tokens = (self.tokens - cost as f64).max(deepest);
+    }
+
+    /// Brings it up to now.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        self.tokens = self.level(now).min(self.burst);
+        self.seen = now;
+    }
+
+    /// For how long nothing was taken.
+    pub(crate) fn idle_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.seen)
+    }
+
+    /// Whether less than half of it is left.
+    pub(crate) fn is_low(&self, now: Instant) -> bool {
+        self.level(now) < self.burst / 2.0
+    }
+
+    fn level(&self, now: Instant) -> f64 {
+        self.tokens + self.idle_at(now).as_secs_f64() * self.rate
+    }
+}
+
 impl Conduct {
     pub(crate) fn new(limits: &Limits) -> Self {
+        let (burst, rate) = (limits.strangers_burst, limits.strangers_rate);
+        let now = Instant::now();
         Self {
             faults_before_ban: limits.faults_before_ban.max(1),
             fault_window: limits.fault_window,
             ban: limits.ban,
-            burst: f64::from(limits.request_burst.max(REFUSAL)),
-            rate: f64::from(limits.request_rate.max(1)),
+            oversized_wait: limits.oversized_wait,
+            burst: limits.request_burst.max(REFUSAL),
+            rate: limits.request_rate.max(1),
             most: limits.known_peers.max(1),
             peers: Mutex::default(),
+            shared: Mutex::new([1, KNOWN_SHARE].map(|share| {
+                let (burst, rate) = (burst.saturating_mul(share), rate.saturating_mul(share));
+                Bucket::new(burst, rate, now)
+            })),
         }
     }
 
@@ -98,6 +178,59 @@ impl Conduct {
     /// Takes what something has cost, on credit if need be.
     pub(crate) fn charge(&self, peer: EndpointId, cost: u64) {
         self.charge_at(peer, cost, Instant::now());
+    }
+
+    /// Takes what something costs from what all peers of this standing have together.
+    ///
+    /// # Errors
+    ///
+    /// If there is not so much left: when there will be.
+    pub(crate) fn take_shared(&self, standing: Standing, cost: u32) -> Result<(), Duration> {
+        self.take_shared_at(standing, cost, Instant::now())
+    }
+
+    /// Notes that a peer's clock was too long, and says for how long the peer is not served.
+    pub(crate) fn note_oversized(&self, peer: EndpointId) -> Duration {
+        self.oversized_at(peer, Instant::now())
+    }
+
+    /// How much longer a peer is not served after its last clock that was too long; `None` if it is.
+    pub(crate) fn held(&self, peer: EndpointId) -> Option<Duration> {
+        self.held_at(peer, Instant::now())
+    }
+
+    /// Notes that a sync with a peer ended in order.
+    pub(crate) fn note_sync(&self, peer: EndpointId) {
+        if let Some(record) = lock(&self.peers).get_mut(&peer) {
+            record.oversized = 0;
+        }
+    }
+
+    fn take_shared_at(&self, standing: Standing, cost: u32, now: Instant) -> Result<(), Duration> {
+        let [strangers, known] = &mut *lock(&self.shared);
+        match standing {
+            Standing::Stranger => strangers.take(cost, now),
+            Standing::Known(_) => known.take(cost, now),
+            Standing::Named => Ok(()),
+        }
+    }
+
+    fn held_at(&self, peer: EndpointId, now: Instant) -> Option<Duration> {
+        let peers = lock(&self.peers);
+        let until = peers.get(&peer)?.held_until?;
+        let left = until.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn oversized_at(&self, peer: EndpointId, now: Instant) -> Duration {
+        let (shortest, longest) = (self.oversized_wait, self.ban);
+        self.with(peer, now, |record| {
+            let doubled = 1_u32.checked_shl(record.oversized).unwrap_or(u32::MAX);
+            record.oversized = record.oversized.saturating_add(1);
+            let wait = shortest.saturating_mul(doubled).min(longest);
+            record.held_until = now.checked_add(wait);
+            wait
+        })
     }
 
     fn banned_at(&self, peer: EndpointId, now: Instant) -> Option<Duration> {
@@ -126,21 +259,11 @@ impl Conduct {
     }
 
     fn take_at(&self, peer: EndpointId, cost: u32, now: Instant) -> Result<(), Duration> {
-        let cost = f64::from(cost);
-        self.with(peer, now, |record| {
-            if record.tokens >= cost {
-                record.tokens -= cost;
-                return Ok(());
-            }
-            Err(Duration::from_secs_f64((cost - record.tokens) / self.rate))
-        })
+        self.with(peer, now, |record| record.bucket.take(cost, now))
     }
 
     fn charge_at(&self, peer: EndpointId, cost: u64, now: Instant) {
-        let deepest = -self.rate * f64::from(DEBT_SECONDS);
-        self.with(peer, now, |record| {
-            record.tokens = (record.tokens - cost as f64).max(deepest);
-        });
+        self.with(peer, now, |record| record.bucket.charge(cost, now));
     }
 
     /// Does something with what is known of a peer, brought up to now.
@@ -154,26 +277,21 @@ impl Conduct {
             Entry::Vacant(new) => new.insert(Record {
                 faults: VecDeque::new(),
                 banned_until: None,
-                tokens: self.burst,
-                seen: now,
+                oversized: 0,
+                held_until: None,
+                bucket: Bucket::new(self.burst, self.rate, now),
             }),
         };
-        self.refill(record, now);
+        record.bucket.touch(now);
         act(record)
-    }
-
-    fn refill(&self, record: &mut Record, now: Instant) {
-        let since = now.saturating_duration_since(record.seen);
-        record.tokens = (record.tokens + since.as_secs_f64() * self.rate).min(self.burst);
-        record.seen = now;
     }
 
     /// Forgets whoever owes nothing, or else the one that was silent for longest.
     fn make_room(&self, peers: &mut HashMap<EndpointId, Record>, now: Instant) {
         let counts_since = now.checked_sub(self.fault_window);
         peers.retain(|_, record| {
-            self.refill_without_notice(record, now) < self.burst
-                || record.banned_until.is_some_and(|until| until > now)
+            record.bucket.level(now) < record.bucket.burst
+                || record.is_kept_out(now)
                 || record
                     .faults
                     .iter()
@@ -184,19 +302,18 @@ impl Conduct {
         }
         let longest = peers
             .iter()
-            .min_by_key(|(_, record)| {
-                let is_banned = record.banned_until.is_some_and(|until| until > now);
-                (is_banned, record.seen)
-            })
+            .min_by_key(|(_, record)| (record.is_kept_out(now), record.bucket.seen))
             .map(|(peer, _)| *peer);
         if let Some(peer) = longest {
             peers.remove(&peer);
         }
     }
+}
 
-    fn refill_without_notice(&self, record: &Record, now: Instant) -> f64 {
-        let since = now.saturating_duration_since(record.seen);
-        record.tokens + since.as_secs_f64() * self.rate
+impl Record {
+    fn is_kept_out(&self, now: Instant) -> bool {
+        let until = [self.banned_until, self.held_until];
+        until.into_iter().flatten().any(|until| until > now)
     }
 }
 
@@ -269,6 +386,37 @@ mod tests {
         conduct.charge_at(peer(1), u64::MAX, start);
         let wait = conduct.take_at(peer(1), 1, start).expect_err("in debt");
         assert_eq!(wait.as_millis(), 4_100);
+    }
+
+    #[test]
+    fn clocks_too_long_are_waited_for_ever_longer_until_a_sync_ends_in_order() {
+        let (conduct, start) = conduct(|limits| limits.ban = Duration::from_secs(10));
+        let seconds = [2, 4, 8, 10, 10];
+        for wait in seconds.map(Duration::from_secs) {
+            assert_eq!(conduct.oversized_at(peer(1), start), wait);
+            assert_eq!(conduct.held_at(peer(1), start), Some(wait));
+            assert_eq!(conduct.held_at(peer(1), start + wait), None);
+        }
+        assert_eq!(conduct.held_at(peer(2), start), None);
+        conduct.note_sync(peer(1));
+        let first = Duration::from_secs(2);
+        assert_eq!(conduct.oversized_at(peer(1), start), first);
+        assert_eq!(conduct.banned_at(peer(1), start), None);
+    }
+
+    #[test]
+    fn strangers_share_what_whoever_is_known_and_whoever_is_named_do_not_wait_for() {
+        let (conduct, start) = conduct(|limits| {
+            limits.strangers_burst = 32;
+            limits.strangers_rate = 16;
+        });
+        let take = |standing| conduct.take_shared_at(standing, CONNECTION, start);
+        let known = Standing::Known(std::cmp::Reverse(start));
+        let taken = |standing| (0..1_000).filter(|_| take(standing).is_ok()).count();
+        assert_eq!(taken(Standing::Stranger), 2);
+        assert_eq!(take(Standing::Stranger), Err(Duration::from_secs(1)));
+        assert_eq!(taken(known), 8);
+        assert_eq!(taken(Standing::Named), 1_000);
     }
 
     #[test]

@@ -15,7 +15,11 @@ use iroh::{
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::{limits::Limits, slots::Keyed};
+use crate::{
+    limits::Limits,
+    slots::{Keyed, Slot, Slots},
+    standing::Standing,
+};
 
 /// Open connections by peer.
 #[derive(Debug)]
@@ -56,59 +60,74 @@ pub(crate) struct InUse {
 /// Accepted connections: few per peer, and a bounded number in all.
 ///
 /// A peer's newest connections win. It may have been killed, and its old ones stand until QUIC
-/// gives them up; the identity is the same, so nobody else is shut out by it.
+/// gives them up; the identity is the same, so nobody else is shut out by it. Where there is no
+/// place left, whoever stands lower gives way.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     per_peer: usize,
-    total: usize,
-    open: Mutex<HashMap<EndpointId, VecDeque<Connection>>>,
+    places: Arc<Slots>,
+    open: Mutex<HashMap<EndpointId, VecDeque<Stands>>>,
 }
+
+/// A connection, and the place it has.
+type Stands = (Connection, Arc<Slot>);
 
 /// An accepted connection's place; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     accepted: Arc<Accepted>,
     connection: Connection,
+    slot: Arc<Slot>,
 }
 
 impl Accepted {
     pub(crate) fn new(per_peer: usize, total: usize) -> Arc<Self> {
         Arc::new(Self {
             per_peer,
-            total,
+            places: Slots::new(per_peer, total),
             open: Mutex::default(),
         })
     }
 
-    /// Takes a connection in, at the cost of the peer's oldest if it has too many; `None` if the
-    /// node has too many.
-    pub(crate) fn admit(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
+    /// Takes a connection in, at the cost of the peer's oldest if it has too many, or of a peer that
+    /// stands lower; `None` if the node has too many.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        connection: &Connection,
+        standing: Standing,
+    ) -> Option<Place> {
         let mut open = lock(&self.open);
         let peer = connection.remote_id();
-        let of_peer = open.get(&peer).map_or(0, VecDeque::len);
-        let total: usize = open.values().map(VecDeque::len).sum();
-        let replaced = usize::from(of_peer >= self.per_peer);
-        if self.per_peer == 0 || total + 1 - replaced > self.total {
-            return None;
-        }
-        let of_peer = open.entry(peer).or_default();
-        of_peer.push_back(connection.clone());
-        while of_peer.len() > self.per_peer {
-            if let Some(oldest) = of_peer.pop_front() {
-                close(&oldest, CloseCode::TooManyConnections);
+        if let Some(of_peer) = open.get_mut(&peer) {
+            while !of_peer.is_empty() && of_peer.len() >= self.per_peer {
+                if let Some((oldest, slot)) = of_peer.pop_front() {
+                    close(&oldest, CloseCode::TooManyConnections);
+                    slot.give_back();
+                }
             }
         }
+        let slot = Arc::new(self.places.try_take(peer, standing)?);
+        let of_peer = open.entry(peer).or_default();
+        of_peer.push_back((connection.clone(), Arc::clone(&slot)));
         Some(Place {
             accepted: Arc::clone(self),
             connection: connection.clone(),
+            slot,
         })
     }
 
     /// Closes every connection accepted from `peer`.
     pub(crate) fn close_all(&self, peer: EndpointId, code: CloseCode) {
-        for connection in lock(&self.open).get(&peer).into_iter().flatten() {
+        for (connection, _) in lock(&self.open).get(&peer).into_iter().flatten() {
             close(connection, code);
         }
+    }
+}
+
+impl Place {
+    /// Resolves once the place went to a peer that stands higher. Safe to cancel.
+    pub(crate) async fn lost(&self) {
+        self.slot.lost().await;
     }
 }
 
@@ -118,7 +137,7 @@ impl Drop for Place {
         let peer = self.connection.remote_id();
         let id = self.connection.stable_id();
         if let Some(of_peer) = open.get_mut(&peer) {
-            of_peer.retain(|connection| connection.stable_id() != id);
+            of_peer.retain(|(connection, _)| connection.stable_id() != id);
             if of_peer.is_empty() {
                 open.remove(&peer);
             }

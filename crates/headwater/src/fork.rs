@@ -203,6 +203,8 @@ impl Session {
                 Answer::Branch(run) => asker.handle_branch(run),
                 Answer::Verified(verified) => asker.handle_verified(*verified, now),
                 Answer::Cut(log) => asker.handle_cut(log, now),
+                Answer::Evidence(runs) => asker.handle_evidence(runs, now),
+                Answer::Absorbed => asker.handle_absorbed(now),
                 Answer::Applied(applied) => asker.handle_applied(&applied, now),
                 Answer::InvalidRun(error) => Err(asker.handle_invalid_run(error)),
                 Answer::Opened(_) => Err(unasked("Open")),
@@ -215,8 +217,11 @@ impl Session {
                 Answer::Branch(run) => answerer.handle_branch(run, now),
                 Answer::Verified(verified) => answerer.handle_verified(*verified, now),
                 Answer::Cut(log) => answerer.handle_cut(log, now),
+                Answer::Evidence(runs) => answerer.handle_evidence(runs, now),
+                Answer::Absorbed => answerer.handle_absorbed(now),
+                Answer::InvalidRun(error) => Err(answerer.handle_invalid_run(error)),
                 Answer::Runs(runs) => answerer.handle_runs(runs, now),
-                Answer::Applied(_) | Answer::InvalidRun(_) => Err(unasked("Apply")),
+                Answer::Applied(_) => Err(unasked("Apply")),
             },
         }
     }

@@ -207,6 +207,11 @@ impl FrameWriter {
         self.stream.finish().ok();
     }
 
+    /// Waits until the peer has acknowledged all of a stream that was ended; false if it will not.
+    pub(crate) async fn acknowledged(&self) -> bool {
+        matches!(self.stream.stopped().await, Ok(None))
+    }
+
     /// Ends the stream early and drops what is queued.
     pub(crate) fn reset(&mut self, code: CloseCode) {
         self.queue.clear();

@@ -15,6 +15,7 @@ use crate::{
     connections::{Link, close},
     node::{Headwater, Inner},
     serve,
+    standing::Standing,
 };
 
 impl ProtocolHandler for Headwater {
@@ -33,7 +34,15 @@ impl ProtocolHandler for Headwater {
             close(&connection, CloseCode::TooManyConnections);
             return Ok(());
         }
-        let Some(place) = inner.accepted.admit(&connection) else {
+        let standing = inner.standing(peer);
+        let paid = inner.conduct.take_shared(standing, conduct::CONNECTION);
+        if paid.is_err() {
+            debug!(peer = %peer.fmt_short(), "too many strangers in a short time");
+            inner.metrics.refused_busy.inc();
+            close(&connection, CloseCode::TooManyConnections);
+            return Ok(());
+        }
+        let Some(place) = inner.accepted.admit(&connection, standing) else {
             debug!(peer = %peer.fmt_short(), "too many connections");
             inner.metrics.refused_busy.inc();
             close(&connection, CloseCode::TooManyConnections);
@@ -44,13 +53,26 @@ impl ProtocolHandler for Headwater {
             return Ok(());
         }
         inner.metrics.connections_accepted.inc();
+        if standing > Standing::Stranger {
+            inner.known.note_address(&connection);
+        }
         let span = info_span!("connection", peer = %peer.fmt_short(), dialled = false);
         let task = inner.tasks.enter();
         let metrics = Arc::clone(&inner.metrics);
         // In a task of its own: a panic in a handler would take the router down with it.
         let running = n0_future::task::spawn(
             async move {
-                run_connection(inner, Link::new(connection, false)).await;
+                let lost = async {
+                    place.lost().await;
+                    inner.metrics.places_lost.inc();
+                    close(&connection, CloseCode::TooManyConnections);
+                    // What runs on it sees that, and ends.
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = run_connection(Arc::clone(&inner), Link::new(connection.clone(), false)) => {}
+                    () = lost => {}
+                }
                 drop((place, task));
             }
             .instrument(span),

@@ -9,12 +9,12 @@
 //! stored and taken in, so one sync can bring a grant and the log it is about.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use headwater_proto::{Appended, TailWant};
-use headwater_store::{Damage, ForkFound, LogStore, StoreError};
+use headwater_store::{Bounds, Damage, LogStore, StoreError};
 use headwater_wire::{
     Acceptance, AppendError, AuthorId, Event, EventDraft, Kind, RosterState, Run, SpaceId, Subject,
     VerifiedRun, kind,
@@ -36,6 +36,9 @@ pub(crate) struct Keeper {
     policy: Arc<dyn AccessPolicy>,
     /// Owners seen. A space's never changes.
     owners: HashMap<SpaceId, AuthorId>,
+    /// Spaces whose bounds in the store were brought in line with the owner's log, or that began
+    /// here: what is written from then on has only to be followed.
+    in_line: HashSet<SpaceId>,
     /// Where bounds moved what the store shows since that was last asked.
     moved: Vec<Moved>,
 }
@@ -77,6 +80,7 @@ impl Keeper {
             store,
             policy,
             owners: HashMap::new(),
+            in_line: HashSet::new(),
             moved: Vec::new(),
         }
     }
@@ -91,17 +95,42 @@ impl Keeper {
             }
             return;
         };
+        self.load_all(roster);
+        roster.set_loaded();
+        roster.notify();
+    }
+
+    fn load_all(&mut self, roster: &Roster) {
         match self.store.spaces() {
             Ok(spaces) => {
+                roster.set_read(None);
                 for space in spaces {
                     self.load_space(roster, space);
                 }
             }
             Err(store_error) => {
                 error!(error = %store_error, "cannot list spaces: nobody has access");
+                roster.set_unread(None);
             }
         }
-        roster.set_loaded();
+    }
+
+    /// Tries again to read what could not be read, as far as it is time to.
+    pub(crate) fn read_due(&mut self) {
+        let policy = Arc::clone(&self.policy);
+        let Some(roster) = policy.roster() else {
+            return;
+        };
+        let due = roster.take_due();
+        if due.is_empty() {
+            return;
+        }
+        for unread in due {
+            match unread {
+                Some(space) => self.load_space(roster, space),
+                None => self.load_all(roster),
+            }
+        }
         roster.notify();
     }
 
@@ -117,13 +146,25 @@ impl Keeper {
             };
             let mut state = RosterState::new(owner);
             self.read_on(&mut state, space)?;
-            self.bound(&state, space, &everybody)?;
+            state.hold(&self.store.revoked(&space)?);
+            // As they are, unless this node ended between the owner's commit and the bounds of it, or
+            // went by another policy meanwhile.
+            if self.store.bounds(&space)? != Some(Bounds::Kept) {
+                self.bound(&state, space, &everybody)?;
+                self.store.set_bounds(&space, Bounds::Kept)?;
+            }
+            self.in_line.insert(space);
             roster.set(space, state);
             Ok(())
         });
-        if let Err(store_error) = loaded {
-            error!(error = %store_error, space = %space.fmt_short(), "cannot read who has access");
-            roster.forget(space);
+        match loaded {
+            Ok(()) => roster.set_read(Some(space)),
+            Err(store_error) => {
+                error!(error = %store_error, space = %space.fmt_short(), "cannot read who has access");
+                self.in_line.remove(&space);
+                roster.forget(space);
+                roster.set_unread(Some(space));
+            }
         }
     }
 
@@ -192,41 +233,10 @@ impl Keeper {
         if run.is_genesis() {
             // It proves itself whose space it is, stored or not.
             self.owners.insert(space, author);
-            return self.stub_refusal(run);
-        }
-        let refusal = self.author_refusal(space, author, run.first_seq());
-        refusal.or_else(|| self.stub_refusal(run))
-    }
-
-    /// Why a run without some of its payloads does not: they are to be shown here. What is missing
-    /// above a cut of ours is not shown, and let be.
-    fn stub_refusal(&mut self, run: &VerifiedRun) -> Option<AppendError> {
-        let seq = run.run().first_stub()?;
-        let (space, author) = (run.space(), run.author());
-        let is_owners = self.is_owner(space, author);
-        let bound = match self.policy.accepts(space, author) {
-            Acceptance::Through(last) if !is_owners => last.seq,
-            _ => u64::MAX,
-        };
-        // What cannot be read is taken for not cut.
-        let fork = self.store.fork(&space, &author).ok().flatten();
-        let below_fork = fork.map_or(u64::MAX, |fork| fork.seq.saturating_sub(1));
-        if seq > bound.min(below_fork) {
             return None;
         }
-        let roster = self.policy.roster();
-        let was_bounded = roster.map_or(Some(true), |roster| {
-            roster.with(space, |state| state.was_bounded(&author))
-        });
-        // Who lost the right to write, and got it back, can be known to one of two nodes alone.
-        let is_blamed = is_owners || was_bounded == Some(false);
-        Some(match is_blamed {
-            true => AppendError::Stripped { author, seq },
-            false => AppendError::NotAccepted {
-                author,
-                through: Some(seq - 1),
-            },
-        })
+        self.read_due();
+        self.author_refusal(space, author, run.first_seq())
     }
 
     /// Why an event of an author does not, if it does not.
@@ -250,11 +260,13 @@ impl Keeper {
         }
     }
 
-    /// Takes in what was appended to owners' logs.
+    /// Takes in what was appended to owners' logs, but for those that have to be
+    /// [read again](Self::reread).
     pub(crate) fn appended(
         &mut self,
         runs: &[VerifiedRun],
         outcomes: &[Result<Appended, AppendError>],
+        rosters: &[SpaceId],
     ) {
         let policy = Arc::clone(&self.policy);
         let Some(roster) = policy.roster() else {
@@ -263,8 +275,14 @@ impl Keeper {
         let mut changed = false;
         for (run, outcome) in runs.iter().zip(outcomes) {
             let space = run.space();
+            if rosters.contains(&space) {
+                continue;
+            }
             match outcome {
                 Ok(appended) if appended.events > 0 && self.is_owner(space, run.author()) => {
+                    if appended.head.seq == appended.events {
+                        self.in_line.insert(space);
+                    }
                     changed |= self.owner_wrote(roster, run, appended);
                 }
                 _ => {}
@@ -288,17 +306,16 @@ impl Keeper {
         self.is_known(space, author)
     }
 
-    /// Reads the owners' logs again that were cut: what they said above the fork counts no more.
-    pub(crate) fn cut(&mut self, forks: &[ForkFound]) {
+    /// Reads the logs of owners who fork again: what they granted above the cut counts no more, and
+    /// what they revoked there does, in whichever branch.
+    pub(crate) fn reread(&mut self, rosters: &[SpaceId]) {
         let policy = Arc::clone(&self.policy);
         let Some(roster) = policy.roster() else {
             return;
         };
-        for fork in forks {
-            if self.is_owner(fork.space, fork.author) {
-                self.load_space(roster, fork.space);
-                roster.notify();
-            }
+        for space in rosters {
+            self.load_space(roster, *space);
+            roster.notify();
         }
     }
 
@@ -325,11 +342,16 @@ impl Keeper {
                 return Ok(false);
             };
             self.bound(&state, space, &touched)?;
+            if self.in_line.contains(&space) {
+                self.store.set_bounds(&space, Bounds::Kept)?;
+            }
             Ok(true)
         });
         bounded.unwrap_or_else(|store_error: StoreError| {
             error!(error = %store_error, space = %space.fmt_short(), "cannot follow who has access");
+            self.in_line.remove(&space);
             roster.forget(space);
+            roster.set_unread(Some(space));
             true
         })
     }
@@ -426,9 +448,13 @@ impl Keeper {
 
     fn lift_all(&mut self) -> Result<(), StoreError> {
         for space in self.store.spaces()? {
+            if self.store.bounds(&space)?.unwrap_or_default() == Bounds::None {
+                continue;
+            }
             for author in self.restricted(space)? {
                 self.restrict(space, author, None)?;
             }
+            self.store.set_bounds(&space, Bounds::None)?;
         }
         Ok(())
     }

@@ -79,8 +79,10 @@
 //!   [`SubscriptionItem::Forked`]. A sync that finds two nodes of different minds about an author
 //!   puts that right on streams of its own, and all other authors go on.
 //!   [`Space::forks`] lists the proofs; [`WriteError::Forked`] is what is left to the author here.
-//! - [`Limits`] bound time, memory and company. The endpoint is yours, with its own limits: leave
-//!   iroh's QUIC windows at their defaults.
+//! - [`Limits`] bound time, memory and company. The endpoint is yours, with its own limits. Where
+//!   strangers reach it, give it [`transport_config`], without which a peer that acknowledges
+//!   nothing keeps 10 MB a connection, and the router [`Headwater::incoming_filter`], without which
+//!   strangers cost a handshake each however many they are. Leave all other QUIC windows alone.
 //!
 //! # What this crate refuses to know
 //!
@@ -92,29 +94,38 @@ mod apply;
 mod blocking;
 mod bridge;
 mod busy;
+mod clocks;
 mod commit;
 mod conduct;
 mod connections;
 mod exchange;
 mod fork;
 mod frames;
+mod gate;
 mod handler;
 mod hub;
 mod keeper;
 mod lag;
+mod left_out;
 mod limits;
 mod members;
 mod metrics;
 mod node;
+mod pace;
 mod places;
 mod policy;
 mod pull;
 mod reading;
+mod receipts;
 mod redeem;
+mod room;
 mod serve;
+mod settle;
 mod slots;
 mod space;
+mod standing;
 mod sync;
+mod transport;
 mod writer;
 
 /// The protocol's name on a connection: mount a [`Headwater`] on a router under it.
@@ -128,14 +139,15 @@ pub use headwater_proto::{
     Appended, HeadRecord, HeadsPage, SessionError, SessionLimits, SpaceSummary, SyncProgress, Tally,
 };
 pub use headwater_store::{
-    Damage, DiskStore, ForkRecord, LogStore, MemoryStore, StoreError, VerifyProgress, VerifyReport,
+    Damage, DiskStore, ForkRecord, LogStore, MemoryStore, Quota, StoreError, Usage, VerifyProgress,
+    VerifyReport,
 };
 pub use headwater_wire::{
-    Acceptance, AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget, ChannelId,
-    ClockEntry, CloseCode, Contradiction, DraftError, Event, EventDraft, EventId, EventRef, Header,
-    HeadsDigest, Invitation, Invite, Kind, Member, MemberKey, PlanTotals, Receipt, ReceiptFacts,
-    Roles, RosterState, Run, RunError, SignedHead, SpaceId, Subject, SyncOutcome, Truncation,
-    VerifiedRun, kind,
+    Acceptance, Answered, AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, Budget,
+    ChannelId, ClockEntry, CloseCode, Contradiction, DraftError, Event, EventDraft, EventId,
+    EventRef, Header, HeadsDigest, Invitation, Invite, Kind, Member, MemberKey, OverQuota,
+    PlanTotals, Receipt, ReceiptFacts, Refutation, Roles, RosterState, Run, RunError, SignedHead,
+    SpaceId, Subject, SyncOutcome, Truncation, VerifiedRun, kind,
 };
 
 pub use crate::{
@@ -148,6 +160,7 @@ pub use crate::{
     redeem::RedeemError,
     space::{Space, WriteError},
     sync::{ForkedAuthor, LiveEnding, SyncError, SyncHandle, SyncOptions, SyncReport},
+    transport::transport_config,
 };
 
 /// Compiles the example of the README.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_store::StoreError;
+use headwater_store::{LogStore, StoreError};
 use headwater_wire::{
     Acceptance, AuthorId, AuthorSecret, EventDraft, EventRef, Grant, Invitation, Revocation, Roles,
     RosterState, Subject,
@@ -107,7 +107,8 @@ impl Space {
     }
 
     /// What the owner's log says about who may do what, as far as it is held here; `None` if the
-    /// space is not held. Says nothing about whether this node goes by it: that is its
+    /// space is not held. If that log forks, revocations above the fork hold, whichever branch they
+    /// are in, and grants above it do not. Says nothing about whether this node goes by it: that is its
     /// [policy](crate::AccessPolicy).
     ///
     /// Costs a look into memory on a node that goes by a [`Roster`](crate::Roster), and a reading
@@ -132,6 +133,7 @@ impl Space {
         while let Some(event) = events.next().await {
             state.fold(&event?);
         }
+        state.hold(&self.read(LogStore::revoked).await?);
         Ok(Some(state))
     }
 

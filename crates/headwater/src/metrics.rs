@@ -15,6 +15,11 @@ pub struct Metrics {
     pub dials_failed: Counter,
     /// Connections and streams refused because a limit was reached.
     pub refused_busy: Counter,
+    /// Handshakes that were not begun, as too many strangers came:
+    /// [`Headwater::incoming_filter`](crate::Headwater::incoming_filter).
+    pub handshakes_refused: Counter,
+    /// Connections and requests that gave way to a peer that is known, or known for longer.
+    pub places_lost: Counter,
     /// Peers banned for breaking rules again and again.
     pub peers_banned: Counter,
     /// Connections refused because the peer is banned.
@@ -29,6 +34,8 @@ pub struct Metrics {
     pub pulls_failed: Counter,
     /// Pulls started because a requester turned out to hold more than this node.
     pub pulls_asked_back: Counter,
+    /// Peers caught by receipts that contradict each other.
+    pub providers_caught: Counter,
     /// Pulls running now.
     pub pulls_running: Gauge,
     /// Requests whose history was served to its end.

@@ -12,9 +12,9 @@ use std::{
 };
 
 use headwater_proto::SpaceSummary;
-use headwater_store::{LogStore, MemoryStore, StoreError};
+use headwater_store::{LogStore, MemoryStore, Quotas, StoreError};
 use headwater_wire::{AuthorSecret, CloseCode, SpaceId, sign_genesis};
-use iroh::{Endpoint, EndpointAddr, EndpointId};
+use iroh::{Endpoint, EndpointAddr, EndpointId, endpoint::Connection};
 use n0_future::time::timeout;
 use tokio::sync::{Semaphore, watch};
 use tracing::{Instrument, debug, info_span, warn};
@@ -22,18 +22,24 @@ use tracing::{Instrument, debug, info_span, warn};
 use crate::{
     ALPN,
     blocking::blocking,
-    commit::Committer,
+    commit::{Committer, Origin},
     conduct::Conduct,
     connections::{Accepted, Connections, InUse, Link, close},
+    gate::Gate,
     handler,
     hub::Hub,
     keeper::Keeper,
+    left_out::LeftOut,
     limits::Limits,
     metrics::Metrics,
+    pace::Pace,
     policy::{AccessPolicy, Roster},
+    receipts::Receipts,
     redeem::Owners,
+    room::Room,
     slots::{Keyed, Slots},
     space::{Space, WriteError},
+    standing::{Acquaintances, Standing},
     sync::SyncError,
     writer::Writer,
 };
@@ -66,15 +72,26 @@ pub(crate) struct Inner {
     pub(crate) ask_back: bool,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hub: Arc<Hub>,
+    /// Authors whose logs would be sent in vain.
+    pub(crate) left_out: LeftOut,
     pub(crate) writer: Writer,
     pub(crate) endpoint: Option<Endpoint>,
     /// The endpoint's key, under which receipts are given.
     pub(crate) receipt_key: Option<AuthorSecret>,
+    /// What providers answered.
+    pub(crate) receipts: Receipts,
     pub(crate) connections: Connections,
     pub(crate) accepted: Arc<Accepted>,
     pub(crate) conduct: Conduct,
+    /// Peers that finished a sync lately.
+    pub(crate) known: Acquaintances,
+    pub(crate) gate: Gate,
     /// Requests being served.
     pub(crate) serves: Arc<Slots>,
+    /// Clocks of more than a chunk that are coming in.
+    pub(crate) clocks: Arc<Slots>,
+    /// Whose chunk is next, among strangers and among those known.
+    pub(crate) clock_turns: [tokio::sync::Mutex<()>; 2],
     /// Requests whose history is served and that are live now.
     pub(crate) live_serves: Arc<Slots>,
     /// One pull of a space from a peer at a time.
@@ -196,6 +213,11 @@ impl Builder {
             keeper: Keeper::new(Arc::clone(&self.store), Arc::clone(&self.policy)),
             hub: Arc::clone(&hub),
             metrics: Arc::clone(&metrics),
+            quotas: Quotas::NONE
+                .author(limits.author_quota)
+                .space(limits.space_quota),
+            pace: Pace::new(&limits),
+            room: Room::new(limits.free_disk_floor),
             forked: HashSet::new(),
         };
         let writer = Writer::spawn(committer, &limits).expect("the system starts a thread");
@@ -211,13 +233,19 @@ impl Builder {
             ask_back: self.ask_back,
             metrics,
             hub,
+            left_out: LeftOut::default(),
             writer,
             endpoint,
             receipt_key,
+            receipts: Receipts::default(),
             connections: Connections::new(),
             conduct: Conduct::new(&limits),
+            known: Acquaintances::new(&limits),
+            gate: Gate::new(&limits),
             accepted: Accepted::new(limits.connections_per_peer, limits.connections_total),
             serves: Slots::new(limits.syncs_per_peer, limits.syncs_total),
+            clocks: Slots::new(limits.syncs_per_peer, limits.clocks_total),
+            clock_turns: Default::default(),
             live_serves: Slots::new(limits.live_per_peer, limits.live_total),
             flights: Keyed::new(1),
             live_flights: Keyed::new(1),
@@ -229,9 +257,13 @@ impl Builder {
             next_request: AtomicU64::new(1),
             limits,
         };
-        Headwater {
-            inner: Arc::new(inner),
+        let inner = Arc::new(inner);
+        if let Some(roster) = inner.policy.roster() {
+            // The policy may outlive the node.
+            let node = Arc::downgrade(&inner);
+            roster.set_reader(move || node.upgrade()?.writer.read_due());
         }
+        Headwater { inner }
     }
 }
 
@@ -290,11 +322,12 @@ impl Headwater {
         let stored = self
             .inner
             .writer
-            .store(vec![genesis], None)
+            .store(vec![genesis], Origin::Local)
             .await
             .map_err(|_stopped| WriteError::ShuttingDown)?
             .await
             .map_err(|_stopped| WriteError::ShuttingDown)?
+            .whole()
             .map_err(WriteError::Store)?;
         for outcome in stored {
             outcome.map_err(WriteError::Append)?;
@@ -369,11 +402,29 @@ impl Inner {
     /// Notes that a peer broke a rule of the protocol, and bans one that does so again and again.
     pub(crate) fn note_fault(&self, peer: EndpointId) {
         self.metrics.peer_faults.inc();
+        self.known.forget(peer);
         if self.conduct.note_fault(peer) {
             self.metrics.peers_banned.inc();
             warn!(peer = %peer.fmt_short(), "banned");
             self.accepted.close_all(peer, CloseCode::Banned);
         }
+    }
+
+    /// Who a peer is where not all find a place.
+    pub(crate) fn standing(&self, peer: EndpointId) -> Standing {
+        if self.policy.names(peer) {
+            Standing::Named
+        } else {
+            self.known.standing(peer)
+        }
+    }
+
+    /// Notes that a sync with the peer at the other end of a connection ended in order.
+    pub(crate) fn note_sync(&self, connection: &Connection) {
+        let peer = connection.remote_id();
+        self.conduct.note_sync(peer);
+        self.known.note_sync(peer);
+        self.known.note_address(connection);
     }
 
     pub(crate) fn next_request_id(&self) -> u64 {

@@ -59,6 +59,16 @@ pub trait AccessPolicy: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether `remote` is named here, so that no crowd of strangers shuts it out: whoever is named
+    /// comes first where not all find a place. The default names nobody; who finished a sync lately
+    /// comes before strangers all the same.
+    ///
+    /// Asked for every connection and every request, so answer from memory.
+    fn names(&self, remote: EndpointId) -> bool {
+        let _ = remote;
+        false
+    }
+
     /// Tells when answers may have changed: what runs for somebody who lost access then ends. By
     /// default never; a live stream asks again all the same before it says anything.
     fn changes(&self) -> Changes {

@@ -10,13 +10,14 @@
 //!
 //! After the history come the authors it left out because they forked: see [`crate::fork`].
 
+mod behind;
 mod ending;
 mod session;
 
 use std::sync::Arc;
 
-use headwater_proto::{SessionError, SyncEnd, Wait};
-use headwater_wire::{Blame, CloseCode, SpaceId, SyncOutcome};
+use headwater_proto::{MAX_LISTED_FORKS, SessionError, SyncEnd, Wait};
+use headwater_wire::{Blame, CloseCode, SpaceId, SyncOutcome, Truncation};
 use iroh::EndpointAddr;
 use n0_future::time::{Instant, sleep_until};
 use tracing::{debug, warn};
@@ -179,7 +180,10 @@ impl Pull<'_> {
             end = Err(error);
         }
         let report = match end {
-            Ok(end) => Ok(self.report(&end, &running)),
+            Ok(end) => {
+                self.inner.note_sync(&self.in_use.link.connection);
+                Ok(self.report(&end, &running))
+            }
             Err(error) => {
                 self.abandon(&mut running, &error);
                 Err(error)
@@ -229,12 +233,24 @@ impl Pull<'_> {
 
     fn report(&self, end: &SyncEnd, running: &Session) -> SyncReport {
         let duration = running.complete_at.unwrap_or_else(|| running.now());
-        let (forks, outcome) = running.repairs.report(end);
+        let (forks, mut outcome) = running.repairs.report(end);
+        // Those left out were not asked for, which does not make it complete.
+        let left_out = running.over_quota.iter();
+        let mut over_quota: Vec<_> = left_out.chain(&end.over_quota).copied().collect();
+        over_quota.sort_unstable();
+        over_quota.dedup();
+        let over_quota_authors = end.over_quota_authors.max(over_quota.len() as u64);
+        over_quota.truncate(MAX_LISTED_FORKS);
+        if outcome == SyncOutcome::Complete && over_quota_authors > 0 {
+            outcome = SyncOutcome::Truncated(Truncation::OverQuota {
+                authors: over_quota_authors,
+            });
+        }
         let peer = self.in_use.link.connection.remote_id();
         SyncReport {
             peer,
             space: self.space,
-            from_provider: self.inner.policy.trusts(peer, self.space),
+            from_provider: self.inner.trusts(peer, self.space),
             outcome,
             events: end.events,
             payload_bytes: end.payload_bytes,
@@ -246,9 +262,13 @@ impl Pull<'_> {
             first_digest_equal: end.first_digest_equal,
             joined_digest: end.joined_digest,
             receipt: end.receipt,
+            refutation: running.refutation.clone(),
             forks,
             forked_authors: end.forked_authors,
             unaccepted_authors: end.unaccepted_authors + running.repairs.unaccepted(),
+            over_quota,
+            over_quota_authors,
+            refused_bytes: end.refused_bytes,
             live_end: end.live.map(Into::into),
         }
     }

@@ -235,14 +235,22 @@ struct Walk<T> {
 impl<T: FromEvent> Walk<T> {
     /// Passes over what is wanted first and is not shown any more, because the log was cut or its
     /// author lost the right to write since it was wanted.
+    ///
+    /// What shows may change between two reads: a right that is given back shows again what did not
+    /// show a moment ago. So it is missing only if it is at a time when nothing changes.
     async fn pass_cut(&self, wants: &mut VecDeque<TailWant>) -> Result<(), Stop> {
-        let Some(want) = wants.pop_front() else {
+        let Some(want) = wants.front().copied() else {
             return Ok(());
         };
-        let head = self.head(want.author).await?;
-        let head = head.map_or(0, |record| record.entry.head.seq);
-        if head > want.above {
-            return Err(self.missing(Some(&want)));
+        let found = self
+            .query(move |store, space| Found::look(store, space, want))
+            .await?;
+        match found {
+            Found::Changing => {}
+            Found::Cut => {
+                wants.pop_front();
+            }
+            Found::Missing => return Err(self.missing(&want)),
         }
         Ok(())
     }
@@ -340,18 +348,15 @@ impl<T: FromEvent> Walk<T> {
 
 impl<T> Walk<T> {
     /// A head says these events are here, and they are not.
-    fn missing(&self, want: Option<&TailWant>) -> Stop {
-        match want {
-            Some(want) => Stop::Store(
-                Damage::Missing {
-                    space: self.space,
-                    author: want.author,
-                    seq: want.above + 1,
-                }
-                .into(),
-            ),
-            None => Stop::Unread,
-        }
+    fn missing(&self, want: &TailWant) -> Stop {
+        Stop::Store(
+            Damage::Missing {
+                space: self.space,
+                author: want.author,
+                seq: want.above + 1,
+            }
+            .into(),
+        )
     }
 }
 
@@ -416,6 +421,35 @@ fn drop_cut(
         events.retain(|event| event.header.author != author || event.header.seq <= shown);
     }
     Ok(())
+}
+
+/// What became of wanted events that were not read.
+enum Found {
+    /// They do not show any more.
+    Cut,
+    /// They show, and are not there.
+    Missing,
+    /// They are there now, or what shows changes just now: read again.
+    Changing,
+}
+
+impl Found {
+    fn look(store: &dyn LogStore, space: &SpaceId, want: TailWant) -> Result<Self, StoreError> {
+        let generation = || Ok(store.summary(space)?.map(|summary| summary.generation));
+        let before: Result<_, StoreError> = generation();
+        let before = before?;
+        let head = store.head(space, &want.author)?;
+        let is_shown = head.is_some_and(|record| record.entry.head.seq > want.above);
+        if !is_shown {
+            return Ok(Self::Cut);
+        }
+        let runs = store.read_runs(space, &[want], 1)?;
+        let events = events_of(space, &[want], runs)?;
+        if !events.is_empty() || generation()? != before {
+            return Ok(Self::Changing);
+        }
+        Ok(Self::Missing)
+    }
 }
 
 trait FromEvent: Send + Sync + 'static {

@@ -97,7 +97,8 @@ impl Headwater {
     }
 
     /// Asks a node that [acts for the owner](Self::act_for) for what an invite says: reading and
-    /// providing for this node, writing for `author`. Once it returns, sync the space.
+    /// providing for this node, writing for `author`, whose key proves that it is its holder who
+    /// asks. Once it returns, sync the space.
     ///
     /// An invite serves once. Asking again for the same node and author, after the answer was lost,
     /// is answered alike.
@@ -109,7 +110,7 @@ impl Headwater {
         &self,
         peer: impl Into<EndpointAddr>,
         invitation: &Invitation,
-        author: Option<AuthorId>,
+        author: Option<&AuthorSecret>,
     ) -> Result<(), RedeemError> {
         let inner = self.inner();
         let invite = invitation.invite();
@@ -117,13 +118,15 @@ impl Headwater {
         if writes && author.is_none() {
             return Err(RedeemError::AuthorNeeded);
         }
+        let node = node_key(self.endpoint().ok_or(SyncError::Offline)?.id());
         let author = author.filter(|_| writes);
-        let node = self.endpoint().ok_or(SyncError::Offline)?.id();
+        let author = author.map(|author| invite.prove_author(author, &node));
+        let named = author.as_ref().map(|proof| &proof.author);
         let request = Redeem {
             request_id: inner.next_request_id(),
             invite: *invite,
             author,
-            proof: invitation.prove(&node_key(node), author.as_ref()),
+            proof: invitation.prove(&node, named),
         };
         let after = inner.limits.session.stall;
         let asked = tokio::select! {
@@ -204,7 +207,7 @@ pub(crate) async fn answer(
 }
 
 /// All refusals before an invite is known for one of the owner's take the same: a look-up and two
-/// signatures.
+/// signatures, and a third one where an author is named.
 async fn decide(inner: &Arc<Inner>, peer: EndpointId, asked: &Redeem) -> Option<Redeemed> {
     let invite = &asked.invite;
     let node = Headwater::from_inner(inner);
@@ -212,9 +215,12 @@ async fn decide(inner: &Arc<Inner>, peer: EndpointId, asked: &Redeem) -> Option<
     let held = space.summary().await.ok().flatten();
     let owner = held.as_ref().map_or(*NOBODY, |held| held.owner);
     let is_signed = invite.is_signed_by(&owner);
-    let is_proof = invite.is_proof(&asked.proof, &node_key(peer), asked.author.as_ref());
+    let peer_key = node_key(peer);
+    let is_proof = invite.is_proof(&asked.proof, &peer_key, asked.author());
+    let by_author = asked.author.as_ref();
+    let is_author = by_author.is_none_or(|proof| invite.is_author_proof(proof, &peer_key));
     let secret = inner.owners.get(owner);
-    if held.is_none() || !is_signed || !is_proof {
+    if held.is_none() || !is_signed || !is_proof || !is_author {
         debug!("an invite that proves nothing");
         return None;
     }
@@ -287,7 +293,7 @@ fn grants_of(asked: &Redeem, peer: EndpointId) -> Option<Vec<Grant>> {
         roles,
         invite,
     };
-    Some(match (node, asked.author.map(MemberKey::from)) {
+    Some(match (node, asked.author().copied().map(MemberKey::from)) {
         (Some(node), Some(author)) if node == author => vec![grant(node, roles)],
         (node, author) => {
             let node = node.map(|node| grant(node, of_node));

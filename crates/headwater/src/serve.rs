@@ -22,7 +22,7 @@ use headwater_proto::{
 };
 use headwater_store::{LogStore, StoreError};
 use headwater_wire::{
-    Blame, CloseCode, EncodeError, Message, Receipt, ReceiptFacts, Signature, SpaceId,
+    Blame, CloseCode, EncodeError, HeadsChunk, Message, Receipt, ReceiptFacts, Signature, SpaceId,
 };
 use iroh::{
     EndpointId,
@@ -33,7 +33,9 @@ use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
     blocking::{Panicked, Queries, blocking},
-    busy, conduct,
+    busy,
+    clocks::Clock,
+    conduct,
     connections::{InUse, close},
     exchange::{self, Broken, Moved, Transfer},
     fork,
@@ -45,7 +47,9 @@ use crate::{
     policy::Changes,
     pull::{self, at},
     redeem,
+    settle::{SETTLED_BYTES, settle},
     slots::Slot,
+    standing::Standing,
     sync::SyncError,
 };
 
@@ -64,6 +68,8 @@ pub(crate) async fn stream(inner: Arc<Inner>, in_use: InUse, send: SendStream, r
     let changes_seen = changes.times();
     let serve = Serve {
         peer,
+        standing: inner.standing(peer),
+        clock: Clock::default(),
         session: Responder::new(inner.limits.session.clone(), Duration::ZERO).signing(),
         reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
         writer: FrameWriter::new(send, Arc::clone(&inner.metrics), &inner.limits),
@@ -89,6 +95,9 @@ struct Serve {
     inner: Arc<Inner>,
     in_use: InUse,
     peer: EndpointId,
+    /// Who the peer was when it asked.
+    standing: Standing,
+    clock: Clock,
     session: Responder,
     reader: FrameReader,
     writer: FrameWriter,
@@ -188,7 +197,7 @@ impl Serve {
     async fn run(mut self) {
         let inner = Arc::clone(&self.inner);
         let metrics = &inner.metrics;
-        match busy::admit(&inner, self.peer).await {
+        match busy::admit(&inner, self.peer, self.standing).await {
             Ok(slot) => self.slot = Some(slot),
             Err(retry_after) => {
                 metrics.refused_busy.inc();
@@ -208,14 +217,33 @@ impl Serve {
             Ok(Some(end)) => {
                 debug!(events = end.served.events, outcome = ?end.outcome, "served");
                 // Before the stream ends: the peer takes that for leave to ask again.
-                self.slot = None;
+                let unsettled = self.unsettled();
                 if self.asks_back(end.requester_ahead) {
                     // The requester waits for the end of the stream, and so for this.
                     self.ask_back().await;
                 }
                 self.writer.finish();
+                self.settle(unsettled).await;
             }
-            Err(error) => self.abandon(&error),
+            Err(error) => {
+                let unsettled = self.unsettled();
+                self.abandon(&error);
+                self.settle(unsettled).await;
+            }
+        }
+    }
+
+    /// Gives the place back, unless a stranger may have left QUIC with much that was sent.
+    fn unsettled(&mut self) -> Option<Slot> {
+        let is_much = self.writer.sent() > SETTLED_BYTES;
+        let slot = self.slot.take();
+        slot.filter(|_| is_much && self.standing == Standing::Stranger)
+    }
+
+    async fn settle(&mut self, unsettled: Option<Slot>) {
+        if let Some(slot) = unsettled {
+            let connection = &self.in_use.link.connection;
+            settle(&self.inner, connection, &self.writer, slot).await;
         }
     }
 
@@ -223,10 +251,14 @@ impl Serve {
     async fn drive(&mut self) -> Result<Option<ServeEnd>, ServeError> {
         loop {
             if let Some(end) = self.take_outputs()? {
-                if matches!(self.live, Live::Off | Live::History(_)) {
+                let is_history = matches!(self.live, Live::Off | Live::History(_));
+                if is_history {
                     self.inner.metrics.serves_completed.inc();
                 }
                 self.flush().await?;
+                if is_history {
+                    self.inner.note_sync(&self.in_use.link.connection);
+                }
                 return Ok(Some(end));
             }
             if self.session.wants_message()
@@ -249,6 +281,9 @@ impl Serve {
                     self.answer_fork(log, message).await?;
                     return Ok(None);
                 }
+                if let Message::HeadsChunk(chunk) = &message {
+                    self.admit_chunk(chunk).await?;
+                }
                 self.session
                     .handle_message(message, self.started.elapsed())?;
                 continue;
@@ -258,6 +293,18 @@ impl Serve {
             if let (Some(space), Live::Off | Live::History(_)) = (self.space, &self.live) {
                 self.in_use.link.moved_on(space);
             }
+        }
+    }
+
+    /// Waits until a chunk of the clock may be looked at, and not for long.
+    async fn admit_chunk(&mut self, chunk: &HeadsChunk) -> Result<(), ServeError> {
+        let (inner, peer, standing) = (&self.inner, self.peer, self.standing);
+        tokio::select! {
+            admitted = self.clock.admit(inner, peer, standing, chunk) => {
+                admitted.then_some(()).ok_or(ServeError::Busy)
+            }
+            () = lost(self.slot.as_ref(), inner) => Err(ServeError::Busy),
+            () = inner.closing() => Err(ServeError::ShuttingDown),
         }
     }
 
@@ -369,6 +416,7 @@ impl Serve {
             }
             changed = changed => self.take_access(changed)?,
             () = at(deadline) => self.session.handle_timeout(self.started.elapsed())?,
+            () = lost(self.slot.as_ref(), &self.inner) => return Err(ServeError::Busy),
             () = self.inner.closing() => return Err(ServeError::ShuttingDown),
         }
         Ok(())
@@ -473,7 +521,9 @@ impl Serve {
         self.live = match std::mem::replace(&mut self.live, Live::Off) {
             Live::History(watcher) => {
                 self.inner.metrics.serves_completed.inc();
-                let slot = self.inner.live_serves.try_take(self.peer);
+                self.inner.note_sync(&self.in_use.link.connection);
+                let standing = self.inner.standing(self.peer);
+                let slot = self.inner.live_serves.try_take(self.peer, standing);
                 self.slot = Some(slot.ok_or(ServeError::Busy)?);
                 if self.asks_back(self.session.is_requester_ahead()) {
                     let asking = n0_future::task::spawn(self.ask_back());
@@ -534,6 +584,7 @@ impl Serve {
                     let wait = Wait::Completion;
                     return Err(SessionError::TimedOut { wait, after: total }.into());
                 }
+                () = lost(self.slot.as_ref(), &self.inner) => return Err(ServeError::Busy),
                 () = self.inner.closing() => return Err(ServeError::ShuttingDown),
             }
         }
@@ -571,6 +622,9 @@ impl Serve {
         }
         let code = error.close_code();
         self.end_streams(code);
+        if let ServeError::Session(SessionError::TooManyAuthors { .. }) = error {
+            self.inner.conduct.note_oversized(self.peer);
+        }
         let broke_protocol = matches!(
             error,
             ServeError::Session(_) | ServeError::Fork(SyncError::Session(_))
@@ -588,6 +642,15 @@ impl Serve {
         self.reader.stop(code);
         self.writer.reset(code);
     }
+}
+
+/// Resolves once somebody who stands higher has the place. Safe to cancel.
+async fn lost(slot: Option<&Slot>, inner: &Inner) {
+    match slot {
+        Some(slot) => slot.lost().await,
+        None => std::future::pending().await,
+    }
+    inner.metrics.places_lost.inc();
 }
 
 /// Waits until there were other changes than so many, and asks about the peer. Safe to cancel.

@@ -3,7 +3,7 @@
 use std::{ops::RangeBounds, sync::Arc};
 
 use headwater_proto::{HeadRecord, HeadsPage, SpaceSummary};
-use headwater_store::{ForkRecord, LogStore, StoreError, VerifyProgress, VerifyReport};
+use headwater_store::{ForkRecord, LogStore, StoreError, Usage, VerifyProgress, VerifyReport};
 use headwater_wire::{
     AppendError, AuthorHead, AuthorId, AuthorSecret, Blame, ClockEntry, DraftError, Event,
     EventDraft, EventRef, SpaceId,
@@ -183,6 +183,16 @@ impl Space {
     /// If the store fails.
     pub async fn head(&self, author: AuthorId) -> Result<Option<HeadRecord>, StoreError> {
         self.read(move |store, space| store.head(space, &author))
+            .await
+    }
+
+    /// How much is stored of one log and of the space, shown or not: what the quotas count.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn usage(&self, author: AuthorId) -> Result<Usage, StoreError> {
+        self.read(move |store, space| store.usage(space, &author))
             .await
     }
 

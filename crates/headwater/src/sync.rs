@@ -12,7 +12,8 @@ use std::{
 use headwater_proto::{LiveEnd, SessionError, SyncProgress};
 use headwater_store::StoreError;
 use headwater_wire::{
-    AuthorId, Blame, Budget, CloseCode, EncodeError, HeadsDigest, Receipt, SpaceId, SyncOutcome,
+    AuthorId, Blame, Budget, CloseCode, EncodeError, HeadsDigest, Receipt, Refutation, SpaceId,
+    SyncOutcome,
 };
 use iroh::{
     EndpointAddr, EndpointId,
@@ -270,6 +271,10 @@ pub struct SyncReport {
     /// as a node does whose store changed while it served. Keep it: against another it may show that
     /// something was held back, see [`Receipt::contradicts`].
     pub receipt: Option<Receipt>,
+    /// Proof that the peer lied, now or before: its receipt contradicts an earlier one. It is not
+    /// believed any more: see [`Headwater::is_caught`](crate::Headwater::is_caught).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refutation: Option<Box<Refutation>>,
     /// Authors who forked, as far as the two sides did not know the same of it. The history left
     /// them out; what was done about each after it stands here.
     pub forks: Vec<ForkedAuthor>,
@@ -277,8 +282,18 @@ pub struct SyncReport {
     pub forked_authors: u64,
     /// How many authors brought something this node does not accept, and that was not stored: see
     /// [`AccessPolicy::accepts`](crate::AccessPolicy::accepts). The others are not affected, and
-    /// neither is the outcome.
+    /// neither is the outcome, unless it was so much that the sync ended there; the next one leaves
+    /// them out.
     pub unaccepted_authors: u64,
+    /// Authors of whom something is not stored because of a quota here, by this sync or because
+    /// earlier ones found out: see [`Limits::author_quota`](crate::Limits::author_quota). At most 64
+    /// of them, ascending.
+    pub over_quota: Vec<AuthorId>,
+    /// How many such authors there are.
+    pub over_quota_authors: u64,
+    /// Bytes of runs of the history that were received in vain, because they are not accepted or above
+    /// a quota. The next sync leaves their authors out.
+    pub refused_bytes: u64,
     /// How the live part ended; `None` if there was none, or it was still going on.
     pub live_end: Option<LiveEnding>,
 }

@@ -35,7 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, wat
 use tracing::{debug, error, error_span, warn};
 
 use crate::{
-    commit::{Committer, CutReply, Origin, Parts, SignReply, StoreReply, signed_reply},
+    commit::{Committer, CutReply, Origin, Parts, Pending, SignReply, StoreReply, signed_reply},
     limits::Limits,
     space::WriteError,
 };
@@ -104,6 +104,15 @@ enum Work {
         proof: Box<VerifiedForkProof>,
         knows: EndpointId,
         reply: oneshot::Sender<CutReply>,
+    },
+    Absorb {
+        runs: Vec<VerifiedRun>,
+        knows: EndpointId,
+        reply: oneshot::Sender<CutReply>,
+    },
+    /// Try again to read who has access.
+    Read {
+        reply: oneshot::Sender<()>,
     },
     Stop,
 }
@@ -276,6 +285,35 @@ impl Writer {
         outcome.await.map_err(|_stopped| Stopped)
     }
 
+    /// Has the store take in what runs of an owner who forks show to be revoked; else as
+    /// [`Writer::cut`].
+    pub(crate) async fn absorb(
+        &self,
+        runs: Vec<VerifiedRun>,
+        knows: EndpointId,
+    ) -> Result<CutReply, Stopped> {
+        let bytes = runs.iter().map(|run| run.run().as_bytes().len()).sum();
+        let (reply, outcome) = oneshot::channel();
+        let charge = self.charge(bytes).await?;
+        let work = Work::Absorb { runs, knows, reply };
+        self.send(work, bytes, charge)?;
+        outcome.await.map_err(|_stopped| Stopped)
+    }
+
+    /// Has the logs read again that say who has access, where that failed and it is time to. The
+    /// receiver answers once that was tried; `None` if the writer has stopped.
+    pub(crate) fn read_due(&self) -> Option<oneshot::Receiver<()>> {
+        let (reply, tried) = oneshot::channel();
+        let job = Job {
+            work: Work::Read { reply },
+            bytes: 0,
+            charge: None,
+        };
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        self.jobs.send(job).ok()?;
+        Some(tried)
+    }
+
     /// Commits what is queued, refuses what comes later, and returns when the thread is done.
     pub(crate) async fn stop(&self) {
         let stop = Job {
@@ -336,6 +374,8 @@ struct Group {
     signed: HashMap<(SpaceId, AuthorId), AuthorHead>,
     /// Logs that pulled runs of this group may move.
     pulled: HashSet<(SpaceId, AuthorId)>,
+    /// What all runs of this group come to.
+    pending: Pending,
     charges: Vec<OwnedSemaphorePermit>,
 }
 
@@ -377,6 +417,17 @@ impl WriterThread {
                 {
                     commit(committer, std::mem::take(&mut group));
                     reply.send(committer.cut(&proof, knows)).ok();
+                    break;
+                }
+                if let Work::Absorb { runs, knows, reply } = job.work {
+                    commit(committer, std::mem::take(&mut group));
+                    reply.send(committer.absorb(&runs, knows)).ok();
+                    break;
+                }
+                if let Work::Read { reply } = job.work {
+                    commit(committer, std::mem::take(&mut group));
+                    committer.read_due();
+                    reply.send(()).ok();
                     break;
                 }
                 let decides_others = decides_others(committer, &job);
@@ -425,7 +476,7 @@ fn decides_others(committer: &mut Committer, job: &Job) -> bool {
             drafts.any(|drafts| keeper.drafts_decide(drafts))
         }
         Work::Store { runs, .. } => runs.iter().any(|run| keeper.decides_others(run)),
-        Work::Cut { .. } | Work::Stop => false,
+        Work::Cut { .. } | Work::Absorb { .. } | Work::Read { .. } | Work::Stop => false,
     }
 }
 
@@ -435,13 +486,13 @@ fn admit(committer: &mut Committer, group: &mut Group, job: Job) {
             space,
             parts,
             reply,
-        } => match committer.sign_parts(&group.signed, space, parts) {
+        } => match committer.sign_parts(&group.signed, &group.pending, space, parts) {
             Ok(signed) => {
                 group.signed.extend(signed.staged);
                 group
                     .waiting
                     .push((signed.runs.len(), Waiting::Sign(signed.heads, reply)));
-                group.take_runs(signed.runs, None);
+                group.take_runs(signed.runs, Origin::Local);
             }
             Err(error) => {
                 reply.send(Err(error)).ok();
@@ -459,7 +510,7 @@ fn admit(committer: &mut Committer, group: &mut Group, job: Job) {
             group.waiting.push((runs.len(), Waiting::Store(reply)));
             group.take_runs(runs, origin);
         }
-        Work::Cut { .. } | Work::Stop => return,
+        Work::Cut { .. } | Work::Absorb { .. } | Work::Read { .. } | Work::Stop => return,
     }
     group.jobs += 1;
     group.bytes = group.bytes.saturating_add(job.bytes);
@@ -469,22 +520,18 @@ fn admit(committer: &mut Committer, group: &mut Group, job: Job) {
 fn commit(committer: &mut Committer, group: Group) {
     committer.metrics.commit_jobs.inc_by(group.jobs);
     let jobs = group.waiting.len();
-    match committer.append(&group.runs, &group.origins) {
-        Ok(outcomes) => {
-            let mut outcomes = outcomes.into_iter();
-            for (runs, waiting) in group.waiting {
-                waiting.answer(Ok(outcomes.by_ref().take(runs).collect()));
-            }
-        }
-        // It stands in the way of what touches it, and of nothing else.
-        Err(store_error) if jobs > 1 && matches!(*store_error, StoreError::Damaged(_)) => {
-            commit_one_by_one(committer, group);
-        }
-        Err(store_error) => {
-            for (_, waiting) in group.waiting {
-                waiting.answer(Err(Arc::clone(&store_error)));
-            }
-        }
+    let StoreReply { outcomes, failed } = committer.append(&group.runs, &group.origins);
+    // It stands in the way of what touches it, and of nothing else.
+    let is_damage = matches!(failed.as_deref(), Some(StoreError::Damaged(_)));
+    if is_damage && jobs > 1 && outcomes.is_empty() {
+        commit_one_by_one(committer, group);
+        return;
+    }
+    let mut outcomes = outcomes.into_iter();
+    for (runs, waiting) in group.waiting {
+        let outcomes: Vec<_> = outcomes.by_ref().take(runs).collect();
+        let failed = failed.clone().filter(|_| outcomes.len() < runs);
+        waiting.answer(StoreReply { outcomes, failed });
     }
 }
 
@@ -501,10 +548,10 @@ fn commit_one_by_one(committer: &mut Committer, group: Group) {
             .iter()
             .find_map(|run| failed.get(&(run.space(), run.author())));
         let outcomes = match (&waiting, stands_on) {
-            (Waiting::Sign(..), Some(store_error)) => Err(Arc::clone(store_error)),
+            (Waiting::Sign(..), Some(store_error)) => Err(Arc::clone(store_error)).into(),
             _ => committer.append(of_job, sent_by),
         };
-        if let (Waiting::Sign(..), Err(store_error)) = (&waiting, &outcomes) {
+        if let (Waiting::Sign(..), Some(store_error)) = (&waiting, &outcomes.failed) {
             let logs = of_job.iter().map(|run| (run.space(), run.author()));
             failed.extend(logs.map(|log| (log, Arc::clone(store_error))));
         }
@@ -514,6 +561,7 @@ fn commit_one_by_one(committer: &mut Committer, group: Group) {
 
 impl Group {
     fn take_runs(&mut self, runs: Vec<VerifiedRun>, origin: Origin) {
+        runs.iter().for_each(|run| self.pending.add(run));
         self.runs.extend(runs);
         self.origins.resize(self.runs.len(), origin);
     }
@@ -525,7 +573,11 @@ impl Group {
             Work::Sign { space, parts, .. } => parts
                 .iter()
                 .any(|(secret, _)| self.pulled.contains(&(*space, secret.id()))),
-            Work::Store { .. } | Work::Cut { .. } | Work::Stop => false,
+            Work::Store { .. }
+            | Work::Cut { .. }
+            | Work::Absorb { .. }
+            | Work::Read { .. }
+            | Work::Stop => false,
         }
     }
 }

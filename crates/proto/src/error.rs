@@ -160,6 +160,12 @@ pub enum SessionError {
         /// The run's author.
         author: AuthorId,
     },
+    /// A run of an author of whom this side said it takes nothing.
+    #[error("run of {}, who was left out of the request", author.fmt_short())]
+    RunOfExceptedAuthor {
+        /// The run's author.
+        author: AuthorId,
+    },
     /// A run does not start where the one before it, or the stated head, ends.
     #[error("run of {} starts at {found}, expected {expected}", author.fmt_short())]
     NotContiguous {
@@ -273,6 +279,22 @@ pub enum SessionError {
         /// Where the branch begins.
         found: u64,
     },
+    /// A run that is to show what the owner revoked does not begin with a revocation.
+    #[error("run of {} from {first} shows no revocation there", author.fmt_short())]
+    StrayEvidence {
+        /// The author.
+        author: AuthorId,
+        /// Where the run begins.
+        first: u64,
+    },
+    /// More runs came that are to show what the owner revoked than one exchange may have.
+    #[error("more than {max} runs to show what {} revoked", author.fmt_short())]
+    TooMuchEvidence {
+        /// The author.
+        author: AuthorId,
+        /// Most runs allowed.
+        max: usize,
+    },
     /// The peer said that it holds another branch, or a proof, and did not send it, or only half.
     #[error("no proof came of the fork of {}", author.fmt_short())]
     ForkProofMissing {
@@ -327,6 +349,13 @@ pub enum SessionError {
     /// Bytes on the stream are no frame or no message.
     #[error("malformed frame: {0}")]
     Malformed(#[from] DecodeError),
+    /// A log that was being served is shown less far than it was planned: it was cut meanwhile, by a
+    /// fork or a revocation. Another sync serves what is left.
+    #[error("the log of {} was cut while it was served", author.fmt_short())]
+    LogCut {
+        /// Whose log.
+        author: AuthorId,
+    },
     /// The caller answered a question the session did not ask, or not as the contract says.
     #[error("the store's answer to {question} does not fit")]
     StoreAnswer {
@@ -344,6 +373,7 @@ impl SessionError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::StoreAnswer { .. } | Self::NotReady | Self::NotServed => Blame::Local,
+            Self::LogCut { .. } => Blame::Local,
             Self::TooManyAuthors { .. } | Self::Unsupported { .. } => Blame::Local,
             Self::TimedOut { .. } | Self::StreamEnded { .. } | Self::Busy { .. } => {
                 Blame::Transport
@@ -388,6 +418,7 @@ impl SessionError {
             | Self::LocatorOfAnotherLog { .. }
             | Self::TooManyForkRounds { .. }
             | Self::UnfoundedForkAnswer { .. }
+            | Self::TooMuchEvidence { .. }
             | Self::ForkProofMissing { .. } => CloseCode::ProtocolViolation,
             Self::PlanExceeded { .. } | Self::BudgetExceeded | Self::RunBeyondWant { .. } => {
                 CloseCode::PlanExceeded
@@ -395,8 +426,10 @@ impl SessionError {
             Self::InvalidRun(_)
             | Self::ForeignBranch { .. }
             | Self::BranchStart { .. }
+            | Self::StrayEvidence { .. }
             | Self::InvalidForkProof(_)
             | Self::RunOutsideSegment { .. }
+            | Self::RunOfExceptedAuthor { .. }
             | Self::RunOfForkedAuthor { .. }
             | Self::NotContiguous { .. }
             | Self::RunRefused { .. } => CloseCode::InvalidRun,
@@ -406,6 +439,7 @@ impl SessionError {
             Self::DigestMismatch { .. } => CloseCode::DigestMismatch,
             Self::Unsupported { .. } => CloseCode::Unsupported,
             Self::NotServed => CloseCode::Refused,
+            Self::LogCut { .. } => CloseCode::LogCut,
             Self::TimedOut { .. } => CloseCode::TimedOut,
             Self::StreamEnded { .. } => CloseCode::Truncated,
             Self::Busy { .. } | Self::Reset(_) | Self::ResetUnknown { .. } => CloseCode::Cancelled,

@@ -6,7 +6,9 @@
 //! other entries, ascending ─▶ RootBuilder ─▶ HeadsDigest
 //! ```
 
-use headwater_wire::{AuthorHead, AuthorId, ClockEntry, HeadsDigest, tree::RootBuilder};
+use headwater_wire::{
+    AuthorHead, AuthorId, ClockEntry, HeadsDigest, RevokedDigest, tree::RootBuilder,
+};
 
 /// Takes the owner's entry first and all others ascending, as a sync meets them.
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ pub(crate) fn joined_entry(
             author,
             head,
             forked: false,
+            revoked: RevokedDigest::NONE,
         }),
         (Some(entry), None) => Some(*entry),
         (None, None) => None,
@@ -78,6 +81,7 @@ mod tests {
                 id: EventId::from_bytes([author; 32]),
             },
             forked: false,
+            revoked: RevokedDigest::NONE,
         }
     }
 

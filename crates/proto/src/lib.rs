@@ -34,6 +34,7 @@
 //!     request_id: 1,
 //!     space: SpaceId::from_bytes([7; 32]),
 //!     budget: Budget::default(),
+//!     except: Vec::new(),
 //!     live: false,
 //!     limits: SessionLimits::default(),
 //! };
@@ -62,6 +63,7 @@ pub mod fork;
 pub mod history;
 mod joined;
 mod limits;
+mod receipts;
 mod requester;
 mod responder;
 
@@ -71,6 +73,7 @@ pub use history::{
     TailWant,
 };
 pub use limits::{HEADS_WINDOW_CHUNKS, MAX_BATCH_BYTES, MAX_LISTED_FORKS, SessionLimits};
+pub use receipts::ReceiptBook;
 pub use requester::{
     Fork, LiveEnd, LocalClock, Requester, RequesterConfig, RequesterOutput, SyncEnd, SyncProgress,
     Tally,

@@ -39,6 +39,11 @@ pub struct SessionLimits {
     /// 512 bytes a run and 96 an event. 3 MiB: with the one frame whose rest waits undecoded, a
     /// sync stays near 4 MiB.
     pub max_unapplied_bytes: usize,
+    /// Bytes of runs that were not stored, because they are not accepted or above a quota, at which a
+    /// requester ends its history. 1 MiB: the peer sends on in good faith what this node throws away,
+    /// and the next sync says whom to leave out. What is on its way by then comes on top, about
+    /// twice [`SessionLimits::max_unapplied_bytes`] at most.
+    pub max_refused_bytes: u64,
     /// Most authors in one sync, of both sides together, and of the requester's side with those
     /// that begin in the live part. 65,536: whoever can make keys can make authors, and each costs
     /// both sides work.
@@ -57,6 +62,7 @@ impl Default for SessionLimits {
             stall: Duration::from_secs(30),
             total: Duration::from_mins(10),
             max_unapplied_bytes: 3 * 1024 * 1024,
+            max_refused_bytes: 1024 * 1024,
             max_authors: 65_536,
             batch_bytes: TARGET_BATCH_BYTES,
             page_heads: MAX_CHUNK_HEADS,

@@ -15,12 +15,16 @@
 //! proof goes on from. Two that differ there prove a lower fork, and that one is kept.
 
 use headwater_proto::history::Appended;
-use headwater_wire::{Admission, AppendError, AuthorHead, VerifiedForkProof, VerifiedRun, admit};
+use headwater_wire::{
+    Admission, AppendError, AuthorHead, AuthorId, SpaceId, VerifiedForkProof, VerifiedRun, admit,
+};
 
 use crate::{
     Damage, StoreError,
-    changes::{Changes, Written},
-    forks, merge, read,
+    changes::{Changes, Written, log_row},
+    forks, merge,
+    quotas::{Quotas, Stored, Usage},
+    read,
     records::{HeadRow, LogKey, Side, SpaceKey},
     tables::{Tables, TablesMut},
 };
@@ -31,11 +35,12 @@ use crate::{
 pub(crate) fn append(
     tables: &mut impl TablesMut,
     runs: &[VerifiedRun],
+    quotas: &Quotas,
 ) -> Result<Written, StoreError> {
     let mut changes = Changes::default();
     let mut outcomes = Vec::with_capacity(runs.len());
     for run in runs {
-        outcomes.push(append_run(tables, &mut changes, run)?);
+        outcomes.push(append_run(tables, &mut changes, run, quotas)?);
     }
     changes.close(tables, outcomes)
 }
@@ -44,6 +49,7 @@ fn append_run(
     tables: &mut impl TablesMut,
     changes: &mut Changes,
     run: &VerifiedRun,
+    quotas: &Quotas,
 ) -> Result<Result<Appended, AppendError>, StoreError> {
     let author = run.author();
     let founder = run.is_genesis().then_some(author);
@@ -51,14 +57,26 @@ fn append_run(
         return Ok(Err(AppendError::NoGenesis { space: run.space() }));
     };
     let key = space.key;
-    let log = space.log(tables, &author)?;
     let mut found = None;
     loop {
-        match judge(tables, &key, log.now.as_ref(), run)? {
+        let log = space.log(tables, &author)?;
+        let verdict = match judge(tables, &key, log.now.as_ref(), run)? {
+            Verdict::Store(kept) => {
+                let usage = space.usage(tables, &author)?;
+                match quotas.check(author, &usage, size(&kept)) {
+                    Ok(()) => Verdict::Store(kept),
+                    Err(over) => Verdict::Refuse(over),
+                }
+            }
+            verdict => verdict,
+        };
+        let log = space.log(tables, &author)?;
+        match verdict {
             Verdict::Store(kept) => {
                 let row = log.row_or_new(tables)?;
                 let now = put(tables, &row, &kept)?;
-                log.now = Some(now);
+                space.grown(author, &row, now);
+                space.decided(&kept);
                 return Ok(Ok(Appended {
                     author,
                     events: now.head.seq.saturating_sub(row.head.seq),
@@ -67,6 +85,10 @@ fn append_run(
                 }));
             }
             Verdict::Refuse(refused) => {
+                // Only the run that proves it: to take in others reads the whole log.
+                if found.is_some() {
+                    space.offer(run);
+                }
                 let forked = found.map(|seq| AppendError::Forked { author, seq });
                 return Ok(Err(forked.unwrap_or(refused)));
             }
@@ -82,6 +104,27 @@ fn append_run(
             }
         }
     }
+}
+
+/// What storing a run adds at most: merged with its neighbours it takes less.
+fn size(run: &VerifiedRun) -> Stored {
+    Stored {
+        bytes: run.run().as_bytes().len() as u64,
+        events: run.run().event_count() as u64,
+    }
+}
+
+/// What is stored of a log and of its space.
+pub(crate) fn usage(
+    tables: &impl Tables,
+    space: &SpaceId,
+    author: &AuthorId,
+) -> Result<Usage, StoreError> {
+    let Some(row) = tables.space(space)? else {
+        return Ok(Usage::default());
+    };
+    let log = log_row(tables, &row, &row.key(*space), author)?;
+    Ok(Usage::of(&row, author, log.as_ref()))
 }
 
 /// What to do with a run.
@@ -190,10 +233,15 @@ fn put(
     let tier = merge::first_tier(run);
     let side = Side::of(run.run(), run.ids(), row.end_payload_bytes, tier);
     tables.put_run(&key, &side, run.run().as_bytes())?;
-    merge::tail(tables, &key, &side)?;
+    let rewritten = merge::tail(tables, &key, &side)?;
     let grown = HeadRow {
         end: run.head(),
         end_payload_bytes: row.end_payload_bytes.saturating_add(side.payload_bytes),
+        run_bytes: row
+            .run_bytes
+            .saturating_add(u64::from(side.len))
+            .saturating_add(rewritten.added)
+            .saturating_sub(rewritten.removed),
         ..*row
     };
     let limit = row.limit();

@@ -14,12 +14,15 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use headwater_proto::history::Appended;
-use headwater_wire::{AppendError, AuthorId, SpaceId, tree};
+use headwater_wire::{AppendError, AuthorId, Roles, RosterChange, SpaceId, VerifiedRun, tree};
 
 use crate::{
     Commit, ForkFound, StoreError,
     heads_tree::{self, LeafChange, Subtree},
+    log_store::Bounds,
+    quotas::{Stored, Usage},
     records::{HeadRow, Shelf, SpaceKey, SpaceRow},
+    revoked,
     tables::{Tables, TablesMut},
 };
 
@@ -38,7 +41,11 @@ pub(crate) struct Changes(BTreeMap<SpaceId, OpenSpace>);
 pub(crate) struct OpenSpace {
     pub(crate) key: SpaceKey,
     row: SpaceRow,
+    /// Of all logs, with what the call has stored so far.
+    stored: Stored,
     logs: BTreeMap<AuthorId, OpenLog>,
+    /// Runs of the owner's that may show what is revoked above a cut.
+    evidence: Vec<VerifiedRun>,
 }
 
 /// A log a call speaks of.
@@ -77,7 +84,9 @@ impl Changes {
         Ok(Some(place.insert(OpenSpace {
             key: row.key(id),
             row,
+            stored: row.stored,
             logs: BTreeMap::new(),
+            evidence: Vec::new(),
         })))
     }
 
@@ -102,6 +111,27 @@ impl Changes {
 }
 
 impl OpenSpace {
+    /// What is stored of a log and of the space, as the call has left it so far.
+    pub(crate) fn usage(
+        &mut self,
+        tables: &impl Tables,
+        author: &AuthorId,
+    ) -> Result<Usage, StoreError> {
+        let now = self.log(tables, author)?.now;
+        Ok(Usage {
+            space: self.stored,
+            ..Usage::of(&self.row, author, now.as_ref())
+        })
+    }
+
+    /// Puts a log's row in place of another, now that more of it is stored.
+    pub(crate) fn grown(&mut self, author: AuthorId, before: &HeadRow, now: HeadRow) {
+        self.stored = self.stored.minus(before.stored()).plus(now.stored());
+        if let Some(log) = self.logs.get_mut(&author) {
+            log.now = Some(now);
+        }
+    }
+
     pub(crate) fn log(
         &mut self,
         tables: &impl Tables,
@@ -117,11 +147,70 @@ impl OpenSpace {
         }
     }
 
+    /// Takes a run of the owner's for what it revokes above a cut, if there is one.
+    pub(crate) fn offer(&mut self, run: &VerifiedRun) {
+        if run.author() == self.row.owner && run.run().revocations().next().is_some() {
+            self.evidence.push(run.clone());
+        }
+    }
+
+    /// Takes note of what was stored of a log, if it is the owner's and speaks of writers: bounds that
+    /// were as it said lag behind it now.
+    pub(crate) fn decided(&mut self, run: &VerifiedRun) {
+        let is_of_writers = |(_, change): (u64, RosterChange)| {
+            let roles = match change {
+                RosterChange::Grant(grant) => grant.roles,
+                RosterChange::Revocation(revocation) => revocation.roles,
+            };
+            roles.contains(Roles::WRITE)
+        };
+        if run.author() == self.row.owner && run.run().roster_changes().any(is_of_writers) {
+            self.bounds_lag();
+        }
+    }
+
+    fn bounds_lag(&mut self) {
+        if self.row.bounds == Bounds::Kept {
+            self.row.bounds = Bounds::Due;
+        }
+    }
+
+    /// Finds out again what is revoked above the cut of the owner's log, where that may have changed.
+    fn fold_revoked(
+        &mut self,
+        tables: &mut impl TablesMut,
+        written: &mut Written,
+    ) -> Result<(), StoreError> {
+        let owner = self.row.owner;
+        let Some(log) = self.logs.get_mut(&owner) else {
+            return Ok(());
+        };
+        let Some(row) = log.now.filter(|row| row.fork.is_some()) else {
+            return Ok(());
+        };
+        if log.now == log.before && self.evidence.is_empty() {
+            return Ok(());
+        }
+        let found = revoked::fold(tables, &self.key, &owner, &row, &self.evidence)?;
+        written.changed |= found.keep(tables, &self.key, &self.evidence)?;
+        let now = Some(HeadRow {
+            revoked: found.digest(),
+            ..row
+        });
+        log.now = now;
+        if log.now != log.before {
+            written.commit.rosters.push(self.key.id);
+            self.bounds_lag();
+        }
+        Ok(())
+    }
+
     fn close(
         mut self,
         tables: &mut impl TablesMut,
         written: &mut Written,
     ) -> Result<(), StoreError> {
+        self.fold_revoked(tables, written)?;
         self.logs.retain(|_, log| log.now != log.before);
         if self.logs.is_empty() {
             return Ok(());
@@ -176,6 +265,7 @@ impl OpenSpace {
             *count = count.saturating_sub(1);
             self.row.events = self.row.events.saturating_sub(row.head.seq);
             self.row.payload_bytes = self.row.payload_bytes.saturating_sub(row.payload_bytes);
+            self.row.stored = self.row.stored.minus(row.stored());
         }
         if let Some(row) = &log.now {
             tables.put_head(row.shelf(), &self.key, author, row)?;
@@ -183,6 +273,7 @@ impl OpenSpace {
             *count = count.saturating_add(1);
             self.row.events = self.row.events.saturating_add(row.head.seq);
             self.row.payload_bytes = self.row.payload_bytes.saturating_add(row.payload_bytes);
+            self.row.stored = self.row.stored.plus(row.stored());
         }
         Ok(())
     }

@@ -72,6 +72,15 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// The file system has less free space than is to be left free. Nothing was written; what is
+    /// stored is read and served as ever, and appends go on once there is room again.
+    #[error("{free} bytes are free on the disk, {floor} are to stay so")]
+    LowSpace {
+        /// Bytes free.
+        free: u64,
+        /// Bytes to be left free.
+        floor: u64,
+    },
     /// A number that is given out once for each space or log has run out.
     #[error("the store cannot hold more {what}")]
     Full {
@@ -121,6 +130,13 @@ pub enum Damage {
         /// The author.
         author: AuthorId,
     },
+    /// What shows the revocations of an owner who forks is not what was written, or they are not
+    /// those the head tells of.
+    #[error("revocations above the fork of the owner of {space}")]
+    Evidence {
+        /// The space.
+        space: SpaceId,
+    },
     /// The record of a space is not what was written, or its totals are not those of its logs.
     #[error("record of {space}")]
     Space {
@@ -150,7 +166,10 @@ impl Damage {
             | Damage::Missing { author, .. }
             | Damage::Head { author, .. }
             | Damage::Proof { author, .. } => Some(*author),
-            Damage::Space { .. } | Damage::Tree { .. } | Damage::File { .. } => None,
+            Damage::Evidence { .. }
+            | Damage::Space { .. }
+            | Damage::Tree { .. }
+            | Damage::File { .. } => None,
         }
     }
 }

@@ -15,7 +15,7 @@ use headwater_wire::{
 };
 
 use crate::{
-    Damage, ForkRecord, StoreError,
+    Bounds, Commit, Damage, ForkRecord, StoreError,
     changes::{Changes, Written, log_row},
     read::{self, damaged_run, side_at},
     records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
@@ -72,6 +72,22 @@ pub(crate) fn restrict(
         }
     }
     changes.close(tables, NO_OUTCOMES)
+}
+
+/// Notes how the bounds of a space stand to what its owner's log says.
+pub(crate) fn set_bounds(
+    tables: &mut impl TablesMut,
+    space: &SpaceId,
+    bounds: Bounds,
+) -> Result<Written, StoreError> {
+    let row = tables.space(space)?.filter(|row| row.bounds != bounds);
+    if let Some(row) = row {
+        tables.put_space(space, &SpaceRow { bounds, ..row })?;
+    }
+    Ok(Written {
+        commit: Commit::default(),
+        changed: row.is_some(),
+    })
 }
 
 /// Puts a proof in place of the one held, and returns the row of the log as it is cut now.

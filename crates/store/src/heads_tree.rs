@@ -331,6 +331,7 @@ mod tests {
                 id: EventId::from_bytes([seq as u8; 32]),
             },
             forked: false,
+            revoked: headwater_wire::RevokedDigest::NONE,
         }
     }
 

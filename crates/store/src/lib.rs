@@ -25,8 +25,10 @@ mod heads_tree;
 mod log_store;
 mod memory;
 mod merge;
+mod quotas;
 mod read;
 mod records;
+mod revoked;
 mod tables;
 mod verify;
 
@@ -34,9 +36,11 @@ pub use self::{
     disk::{DiskStore, DiskStoreOptions},
     error::{Damage, StoreError},
     log_store::{
-        Commit, ForkFound, ForkRecord, ForkSummary, LogStore, StoreId, VerifyProgress, VerifyReport,
+        Bounds, Commit, ForkFound, ForkRecord, ForkSummary, LogStore, StoreId, VerifyProgress,
+        VerifyReport,
     },
     memory::MemoryStore,
+    quotas::{Quota, Quotas, Stored, Usage},
 };
 
 #[cfg(any(test, feature = "test-utils"))]

@@ -26,11 +26,11 @@ use headwater_proto::history::{
     Appended, HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
 use headwater_wire::{
-    AppendError, AuthorHead, AuthorId, Event, ForkProof, Run, SpaceId, VerifiedForkProof,
-    VerifiedRun,
+    AppendError, AuthorHead, AuthorId, Event, ForkProof, Revoked, Run, SpaceId, Subject,
+    VerifiedForkProof, VerifiedRun,
 };
 
-use crate::{Damage, StoreError};
+use crate::{Damage, Quotas, StoreError, Usage};
 
 /// Holds the logs of any number of spaces.
 ///
@@ -65,9 +65,22 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// Nothing of the call is stored on any error, and nothing may be acknowledged.
     /// [`StoreError::Damaged`] names the space or the log that stands in the way; the others of
     /// the call can be appended without it.
-    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError>;
+    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        self.append_within(runs, &Quotas::NONE)
+    }
 
-    /// As [`append`](Self::append), if it waits for nothing: neither for a disk nor for another
+    /// As [`append`](Self::append), and stores no more than the quotas allow.
+    ///
+    /// A run is refused with [`AppendError::OverQuota`] if its log or its space, with what the call
+    /// has stored before, would hold more with it; nothing of it is stored, and the other runs go
+    /// on. A fork it proves is found all the same, as a proof does not count.
+    ///
+    /// # Errors
+    ///
+    /// See [`append`](Self::append).
+    fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError>;
+
+    /// As [`append_within`](Self::append_within), if it waits for nothing: neither for a disk nor for another
     /// call. `None` if it would, and then nothing was done; a call without runs only asks. The
     /// default, for stores that write to a disk, is `None` always.
     ///
@@ -76,9 +89,31 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     ///
     /// See [`append`](Self::append).
-    fn append_at_once(&self, runs: &[VerifiedRun]) -> Option<Result<Commit, StoreError>> {
-        let _ = runs;
+    fn append_at_once(
+        &self,
+        runs: &[VerifiedRun],
+        quotas: &Quotas,
+    ) -> Option<Result<Commit, StoreError>> {
+        let _ = (runs, quotas);
         None
+    }
+
+    /// Returns how much is stored of one log and of its space, shown or not; nothing if they are
+    /// not held.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError>;
+
+    /// Returns how many bytes can still be written to where this store keeps its logs; `None` if
+    /// that is not bounded, or not known. The default is `None`.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot say.
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
     }
 
     /// Lists the spaces held, ascending.
@@ -298,6 +333,55 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Vec<AuthorId>, StoreError>;
 
+    /// Returns how the bounds of a space stand to what its owner's log says; `None` if the space is
+    /// not held.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn bounds(&self, space: &SpaceId) -> Result<Option<Bounds>, StoreError>;
+
+    /// Notes how they stand. Nothing is kept for a space that is not held.
+    ///
+    /// A store changes it by itself in one case: what stands at [`Bounds::Kept`] is [`Bounds::Due`]
+    /// in the transaction that changes what the owner's log says about who may write.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed on any error.
+    fn set_bounds(&self, space: &SpaceId, bounds: Bounds) -> Result<(), StoreError>;
+
+    /// Takes in runs of owners for what they revoke above the place where the owner's log forks.
+    ///
+    /// Whether they go on from what is stored does not matter: the owner signed them. Kept is what
+    /// takes away something that the visible log grants and nothing known takes already, without
+    /// the payloads of other events; all else changes nothing, as does a run of a log that does not
+    /// fork. A run by which [`append`](Self::append) finds a fork is taken in likewise.
+    /// [`Commit::rosters`] names the spaces where something changed. Reads the owner's log.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is changed on any error.
+    fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError>;
+
+    /// Returns what revocations above the place where the owner's log forks take away; nothing if it
+    /// does not fork. The entry of that log has the digest of it.
+    ///
+    /// Reads the owner's log.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError>;
+
+    /// Returns runs that show what [`revoked`](Self::revoked) says of these subjects: each begins
+    /// with a revocation, and holds no payloads but those of revocations.
+    ///
+    /// # Errors
+    ///
+    /// The store is unchanged on every error.
+    fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError>;
+
     /// Tells the store that no append is expected soon, so that it may tidy up.
     ///
     /// Nothing depends on this for safety. The disk store saves what makes the next start after
@@ -309,6 +393,19 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     fn settle(&self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// How the [bounds](LogStore::restrict) in a store stand to what the owner's log says. Whoever sets
+/// bounds by it need not look at every log again when they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bounds {
+    /// Nobody sets any by it.
+    #[default]
+    None,
+    /// They may lag behind it.
+    Due,
+    /// They are as it says.
+    Kept,
 }
 
 /// The random number a store was given when it was created.
@@ -355,6 +452,9 @@ pub struct Commit {
     pub generations: Vec<(SpaceId, u64)>,
     /// The forks that were not known before, or not as low, ascending; each log once.
     pub forks: Vec<ForkFound>,
+    /// The spaces, ascending, whose owner's log forks and has another cut, another visible head or
+    /// other revocations above the cut now: who may do what has to be read anew.
+    pub rosters: Vec<SpaceId>,
 }
 
 /// A fork this store did not know of.

@@ -12,17 +12,20 @@ use headwater_proto::history::{
     HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
 use headwater_wire::{
-    AuthorHead, AuthorId, Event, ForkProof, Run, SpaceId, VerifiedForkProof, VerifiedRun,
+    AuthorHead, AuthorId, Event, EventId, ForkProof, Revoked, Run, SpaceId, Subject,
+    VerifiedForkProof, VerifiedRun,
 };
 
 use crate::{
-    Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport,
-    append,
+    Bounds, Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress,
+    VerifyReport, append,
     changes::Written,
     forks,
     heads_tree::{Node, Prefix},
+    quotas::{Quotas, Usage},
     read,
     records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
+    revoked,
     tables::{Tables, TablesMut},
     verify,
 };
@@ -92,16 +95,24 @@ impl LogStore for MemoryStore {
         self.id
     }
 
-    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        self.write(|tables| append::append(tables, runs))
+    fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
+        self.write(|tables| append::append(tables, runs, quotas))
     }
 
-    fn append_at_once(&self, runs: &[VerifiedRun]) -> Option<Result<Commit, StoreError>> {
+    fn append_at_once(
+        &self,
+        runs: &[VerifiedRun],
+        quotas: &Quotas,
+    ) -> Option<Result<Commit, StoreError>> {
         match self.tables.try_write() {
-            Ok(mut tables) => Some(tables.write(|tables| append::append(tables, runs))),
+            Ok(mut tables) => Some(tables.write(|tables| append::append(tables, runs, quotas))),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => Some(Err(torn())),
         }
+    }
+
+    fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError> {
+        append::usage(&*self.tables()?, space, author)
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -216,6 +227,27 @@ impl LogStore for MemoryStore {
         forks::restricted(&*self.tables()?, space, after, limit)
     }
 
+    fn bounds(&self, space: &SpaceId) -> Result<Option<Bounds>, StoreError> {
+        Ok(self.tables()?.space(space)?.map(|row| row.bounds))
+    }
+
+    fn set_bounds(&self, space: &SpaceId, bounds: Bounds) -> Result<(), StoreError> {
+        let written = self.write(|tables| forks::set_bounds(tables, space, bounds));
+        written.map(drop)
+    }
+
+    fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        self.write(|tables| revoked::absorb(tables, runs))
+    }
+
+    fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
+        revoked::revoked(&*self.tables()?, space)
+    }
+
+    fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
+        revoked::evidence(&*self.tables()?, space, subjects)
+    }
+
     fn verify(
         &self,
         space: &SpaceId,
@@ -238,6 +270,7 @@ pub(crate) struct MemoryTables {
     heads: BTreeMap<HeadKey, HeadRow>,
     hidden: BTreeMap<HeadKey, HeadRow>,
     proofs: BTreeMap<HeadKey, Halves>,
+    evidence: BTreeMap<(u32, EventId), Bytes>,
     runs: BTreeMap<(u32, u64), (Side, Bytes)>,
     nodes: BTreeMap<(u32, Prefix), Node>,
     next_space: u32,
@@ -252,6 +285,7 @@ enum Replaced {
     Space(SpaceId, Option<SpaceRow>),
     Head(Shelf, HeadKey, Option<HeadRow>),
     Proof(HeadKey, Option<Halves>),
+    Evidence((u32, EventId), Option<Bytes>),
     Run((u32, u64), Option<(Side, Bytes)>),
     Node((u32, Prefix), Option<Node>),
 }
@@ -297,6 +331,7 @@ impl MemoryTables {
                 Replaced::Space(key, row) => put_back(&mut self.spaces, key, row),
                 Replaced::Head(shelf, key, row) => put_back(self.shelf_mut(shelf), key, row),
                 Replaced::Proof(key, row) => put_back(&mut self.proofs, key, row),
+                Replaced::Evidence(key, row) => put_back(&mut self.evidence, key, row),
                 Replaced::Run(key, row) => put_back(&mut self.runs, key, row),
                 Replaced::Node(key, row) => put_back(&mut self.nodes, key, row),
             }
@@ -410,6 +445,18 @@ impl Tables for MemoryTables {
         Ok(proven.map(|(author, _)| author).collect())
     }
 
+    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError> {
+        let lowest = (space.no, EventId::from_bytes([0; 32]));
+        let highest = (space.no, EventId::from_bytes([0xff; 32]));
+        let rows = self.evidence.range(lowest..=highest);
+        let space = space.id;
+        let read = |((_, first), bytes): (&(u32, EventId), &Bytes)| {
+            let run = Run::decode(bytes.clone());
+            Ok((*first, run.map_err(|_| Damage::Evidence { space })?))
+        };
+        rows.map(read).collect()
+    }
+
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
         Ok(self.nodes.get(&(space.no, *prefix)).cloned())
     }
@@ -469,6 +516,25 @@ impl TablesMut for MemoryTables {
         Ok(())
     }
 
+    fn put_evidence(
+        &mut self,
+        space: &SpaceKey,
+        first: &EventId,
+        run: &Bytes,
+    ) -> Result<(), StoreError> {
+        let key = (space.no, *first);
+        let before = self.evidence.insert(key, Bytes::copy_from_slice(run));
+        self.undo.push(Replaced::Evidence(key, before));
+        Ok(())
+    }
+
+    fn remove_evidence(&mut self, space: &SpaceKey, first: &EventId) -> Result<(), StoreError> {
+        let key = (space.no, *first);
+        let before = self.evidence.remove(&key);
+        self.undo.push(Replaced::Evidence(key, before));
+        Ok(())
+    }
+
     fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError> {
         let key = (log.no, side.last_seq);
         let before = self.runs.insert(key, (side.clone(), bytes.clone()));
@@ -514,6 +580,7 @@ fn next(number: &mut u32, what: &'static str) -> Result<u32, StoreError> {
 mod tests {
     use super::*;
     use crate::conformance::{Log, World};
+    use headwater_wire::{EventDraft, Grant, MemberKey, Revocation, RevokedDigest, Roles};
 
     #[test]
     fn an_append_at_once_waits_for_no_reader() {
@@ -523,10 +590,15 @@ mod tests {
         let mut author = world.author(1);
         let run = author.run(3);
         let reading = store.tables().unwrap();
-        assert!(store.append_at_once(&[]).is_none());
-        assert!(store.append_at_once(std::slice::from_ref(&run)).is_none());
+        let none = &Quotas::NONE;
+        assert!(store.append_at_once(&[], none).is_none());
+        assert!(
+            store
+                .append_at_once(std::slice::from_ref(&run), none)
+                .is_none()
+        );
         drop(reading);
-        let commit = store.append_at_once(&[run]).unwrap().unwrap();
+        let commit = store.append_at_once(&[run], none).unwrap().unwrap();
         assert!(matches!(&commit.outcomes[..], [Ok(appended)] if appended.events == 3));
     }
 
@@ -582,6 +654,57 @@ mod tests {
         assert_eq!(stored.outcomes.iter().filter(|run| run.is_ok()).count(), 32);
         world.assert_sound(&store);
         other.assert_sound(&store);
+    }
+
+    #[test]
+    fn a_check_sees_evidence_that_shows_nothing_and_a_head_that_tells_of_something_else() {
+        let mut world = World::new(1);
+        let store = MemoryStore::new();
+        world.found(&store);
+        let key = MemberKey::from_bytes([5; 32]);
+        let grant = EventDraft::grant(Grant::new(key, Roles::READ), 0);
+        let granted = world.owner.signed(world.owner.head(), vec![grant]);
+        let _ = store.append(std::slice::from_ref(&granted)).unwrap();
+        world.owner.runs.push(granted.clone());
+        let base = world.owner.head();
+        let _ = store.cut(&world.owner.proof(base)).unwrap();
+        let revocation = Revocation {
+            subject: key.into(),
+            roles: Roles::READ,
+            last: None,
+        };
+        let revokes = EventDraft::revoke(revocation, 0);
+        let revokes = world.owner.signed(base, vec![revokes]);
+        let _ = store.absorb(std::slice::from_ref(&revokes)).unwrap();
+        world.assert_sound(&store);
+        let fault = Damage::Evidence {
+            space: world.space(),
+        };
+        let changes: [&dyn Fn(&mut MemoryTables); 3] = [
+            &|tables| tables.evidence.clear(),
+            &|tables| {
+                let bytes = granted.run().as_bytes();
+                let rows = tables.evidence.values_mut();
+                rows.for_each(|row| *row = bytes.clone());
+            },
+            &|tables| {
+                let rows = tables.heads.values_mut();
+                rows.for_each(|row| row.revoked = RevokedDigest::NONE);
+            },
+        ];
+        for change in changes {
+            let saved = {
+                let mut tables = store.tables.write().unwrap();
+                let saved = (tables.evidence.clone(), tables.heads.clone());
+                change(&mut tables);
+                saved
+            };
+            let report = store.verify(&world.space(), &mut |_| {}).unwrap();
+            assert!(report.faults.contains(&fault), "{:?}", report.faults);
+            let mut tables = store.tables.write().unwrap();
+            (tables.evidence, tables.heads) = saved;
+        }
+        world.assert_sound(&store);
     }
 
     #[test]

@@ -42,15 +42,24 @@ pub(crate) fn first_tier(run: &VerifiedRun) -> u8 {
     }
 }
 
-/// Merges what can be merged at the end of a log, whose last run was just stored.
+/// What merging did to the bytes of a log's runs.
+#[derive(Debug, Default)]
+pub(crate) struct Rewritten {
+    pub(crate) removed: u64,
+    pub(crate) added: u64,
+}
+
+/// Merges what can be merged at the end of a log, whose last run was just stored, and returns
+/// how many bytes of runs that took away, and how many it put in their place.
 ///
 /// A damaged run is not merged and does not hinder the append.
 pub(crate) fn tail(
     tables: &mut impl TablesMut,
     log: &LogKey,
     last: &Side,
-) -> Result<(), StoreError> {
+) -> Result<Rewritten, StoreError> {
     let mut last = last.clone();
+    let mut rewritten = Rewritten::default();
     while last.tier < LAST_TIER {
         let group = group(tables, log, &last)?;
         if group.len() < 2 {
@@ -62,6 +71,8 @@ pub(crate) fn tail(
                     tables.remove_run(log, part)?;
                 }
                 tables.put_run(log, &side, run.as_bytes())?;
+                rewritten.removed += group.iter().map(|part| u64::from(part.len)).sum::<u64>();
+                rewritten.added += u64::from(side.len);
                 side
             }
             Err(StoreError::Damaged(damage)) => {
@@ -71,7 +82,7 @@ pub(crate) fn tail(
             Err(error) => return Err(error),
         };
     }
-    Ok(())
+    Ok(rewritten)
 }
 
 /// The runs to merge now, in order; none if it is too early.

@@ -1,7 +1,11 @@
 //! What a store keeps beside the runs' own bytes.
 
 use headwater_proto::history::{HeadRecord, SpaceSummary};
-use headwater_wire::{AuthorHead, AuthorId, ClockEntry, EventId, HeadsDigest, Run, SpaceId};
+use headwater_wire::{
+    AuthorHead, AuthorId, ClockEntry, EventId, HeadsDigest, RevokedDigest, Run, SpaceId,
+};
+
+use crate::{log_store::Bounds, quotas::Stored};
 
 /// How many events lie between two ids kept beside a run.
 pub(crate) const ID_STRIDE: usize = 64;
@@ -36,6 +40,10 @@ pub(crate) struct SpaceRow {
     pub(crate) payload_bytes: u64,
     /// How many logs have a row but no entry among the heads.
     pub(crate) hidden: u64,
+    /// Of all logs, shown or not.
+    pub(crate) stored: Stored,
+    /// How the bounds of the logs stand to what the owner's says.
+    pub(crate) bounds: Bounds,
 }
 
 impl SpaceRow {
@@ -50,6 +58,8 @@ impl SpaceRow {
             events: 0,
             payload_bytes: 0,
             hidden: 0,
+            stored: Stored::default(),
+            bounds: Bounds::None,
         }
     }
 
@@ -99,10 +109,14 @@ pub(crate) struct HeadRow {
     pub(crate) end: AuthorHead,
     /// Payload bytes up to the last event stored.
     pub(crate) end_payload_bytes: u64,
+    /// Bytes of all runs stored.
+    pub(crate) run_bytes: u64,
     /// The lowest seq a proof is kept for.
     pub(crate) fork: Option<u64>,
     /// The last seq that is accepted of the author.
     pub(crate) through: Option<u64>,
+    /// Of an owner's log that forks: what revocations above the cut take away.
+    pub(crate) revoked: RevokedDigest,
 }
 
 impl HeadRow {
@@ -114,8 +128,10 @@ impl HeadRow {
             payload_bytes: 0,
             end: AuthorHead::NONE,
             end_payload_bytes: 0,
+            run_bytes: 0,
             fork: None,
             through: None,
+            revoked: RevokedDigest::NONE,
         }
     }
 
@@ -124,6 +140,14 @@ impl HeadRow {
             space,
             author,
             no: self.log,
+        }
+    }
+
+    /// All that is stored of the log.
+    pub(crate) fn stored(&self) -> Stored {
+        Stored {
+            bytes: self.run_bytes,
+            events: self.end.seq,
         }
     }
 
@@ -167,6 +191,7 @@ impl HeadRow {
             author,
             head: self.head,
             forked: self.fork.is_some(),
+            revoked: self.revoked,
         }
     }
 

@@ -5,6 +5,7 @@
 //! heads    space no, author      ──▶ HeadRow     in author order
 //! hidden   space no, author      ──▶ HeadRow     of logs without an entry among the heads
 //! proofs   space no, author      ──▶ two runs    of the lowest fork known
+//! evidence space no, event id    ──▶ run         of an owner who forks: begins with that event
 //! sides    log no, last seq      ──▶ Side        "runs from seq" is one range
 //! runs     log no, last seq      ──▶ wire bytes  on disk in pieces that fill their pages
 //! nodes    space no, key prefix  ──▶ Node        inner nodes of the heads tree
@@ -15,7 +16,7 @@
 //! reads a run.
 
 use bytes::Bytes;
-use headwater_wire::{AuthorId, ForkProof, SpaceId};
+use headwater_wire::{AuthorId, EventId, ForkProof, Run, SpaceId};
 
 use crate::{
     StoreError,
@@ -75,6 +76,10 @@ pub(crate) trait Tables {
         limit: usize,
     ) -> Result<Vec<AuthorId>, StoreError>;
 
+    /// The runs that show what an owner who forks has revoked, by the id of their first event,
+    /// ascending: a bounded number.
+    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError>;
+
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError>;
 }
 
@@ -110,6 +115,15 @@ pub(crate) trait TablesMut: Tables {
         author: &AuthorId,
         halves: [&Bytes; 2],
     ) -> Result<(), StoreError>;
+
+    fn put_evidence(
+        &mut self,
+        space: &SpaceKey,
+        first: &EventId,
+        run: &Bytes,
+    ) -> Result<(), StoreError>;
+
+    fn remove_evidence(&mut self, space: &SpaceKey, first: &EventId) -> Result<(), StoreError>;
 
     fn put_run(&mut self, log: &LogKey, side: &Side, bytes: &Bytes) -> Result<(), StoreError>;
 

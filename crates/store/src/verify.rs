@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use headwater_wire::{AuthorHead, AuthorId, SpaceId, VerifiedRun, tree::RootBuilder};
+use headwater_wire::{AuthorHead, AuthorId, EventId, Run, SpaceId, VerifiedRun, tree::RootBuilder};
 
 use crate::{
     Damage, ForkSummary, StoreError, VerifyProgress, VerifyReport, forks,
     heads_tree::{self, Subtree},
+    quotas::Stored,
     read::{self, damaged_run, side_at},
     records::{HeadRow, LogKey, Shelf, Side, SpaceRow},
+    revoked,
     tables::Tables,
 };
 
@@ -75,6 +77,7 @@ struct Totals {
     hidden: u64,
     events: u64,
     payload_bytes: u64,
+    stored: Stored,
 }
 
 /// What a log has stored at its visible head, and at its end.
@@ -82,6 +85,7 @@ struct Totals {
 struct Found {
     end: Option<AuthorHead>,
     payload_bytes: u64,
+    run_bytes: u64,
     visible: Option<(AuthorHead, u64)>,
     /// Whether a run is missing or damaged, so that nothing more can be said of the row.
     broken: bool,
@@ -130,6 +134,7 @@ impl<T: Tables> Check<'_, T> {
         let totals = &mut self.totals;
         totals.events = totals.events.saturating_add(row.head.seq);
         totals.payload_bytes = totals.payload_bytes.saturating_add(row.payload_bytes);
+        totals.stored = totals.stored.plus(row.stored());
         let found = self.runs(&key, row)?;
         let visible_seq = row.limit().min(row.end.seq);
         let visible = match visible_seq {
@@ -142,6 +147,7 @@ impl<T: Tables> Check<'_, T> {
             && (found.broken
                 || found.end.unwrap_or(AuthorHead::NONE) == row.end
                     && found.payload_bytes == row.end_payload_bytes
+                    && found.run_bytes == row.run_bytes
                     && visible == Some((row.head, row.payload_bytes)));
         if !sound {
             self.head_fault(author);
@@ -182,6 +188,7 @@ impl<T: Tables> Check<'_, T> {
                 }
                 None => found.broken = true,
             }
+            found.run_bytes = found.run_bytes.saturating_add(u64::from(side.len));
             found.payload_bytes = side.payload_before.saturating_add(side.payload_bytes);
             found.end = Some(AuthorHead {
                 seq: side.last_seq,
@@ -233,12 +240,35 @@ impl<T: Tables> Check<'_, T> {
         let Some(proof) = noted(&mut self.report, proof)? else {
             return Ok(());
         };
+        if author == self.row.owner {
+            self.revoked(log, row)?;
+        }
         if let Some(base) = proof.base().filter(|base| base.seq <= row.end.seq) {
             // What cannot be read is in the report already.
             if read::id_at(self.tables, log, base.seq).is_ok_and(|id| id != base.id) {
                 let space = self.space;
                 self.report.note(Damage::Proof { space, author });
             }
+        }
+        Ok(())
+    }
+
+    /// Checks what is revoked above the cut of the owner's log, and the signatures that show it.
+    fn revoked(&mut self, log: &LogKey, row: &HeadRow) -> Result<(), StoreError> {
+        let (space, key) = (self.space, self.row.key(self.space));
+        let kept = self.tables.evidence(&key);
+        let kept = noted(&mut self.report, kept)?.unwrap_or_default();
+        let is_sound = |(first, run): (EventId, Run)| {
+            let is_evidence = run.is_evidence() && run.author() == log.author;
+            let verified = run.verify(&space).ok().filter(|_| is_evidence);
+            verified.is_some_and(|run| run.ids().first() == Some(&first))
+        };
+        let kept_is_sound = kept.into_iter().all(is_sound);
+        let found = revoked::fold(self.tables, &key, &log.author, row, &[]);
+        let found = noted(&mut self.report, found)?;
+        let is_told = found.is_none_or(|found| found.digest() == row.revoked);
+        if !kept_is_sound || !is_told {
+            self.report.note(Damage::Evidence { space });
         }
         Ok(())
     }
@@ -271,6 +301,7 @@ impl<T: Tables> Check<'_, T> {
             hidden: row.hidden,
             events: row.events,
             payload_bytes: row.payload_bytes,
+            stored: row.stored,
         };
         if totals != self.totals {
             self.report.note(Damage::Space { space: self.space });

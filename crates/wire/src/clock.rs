@@ -57,6 +57,7 @@ mod tests {
                 id: EventId::from_bytes([1; 32]),
             },
             forked: false,
+            revoked: crate::RevokedDigest::NONE,
         };
         let refused = |authors: &[u8]| {
             HeadsSummary::from_entries(authors.iter().map(|a| entry(*a)).collect()).unwrap_err()

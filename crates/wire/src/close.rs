@@ -73,6 +73,8 @@ close_codes! {
     DigestMismatch = 9, false;
     /// A live reader fell behind; it goes on by syncing again.
     Lagged = 10, false;
+    /// A log was cut while it was served, by a fork or a revocation; sync again.
+    LogCut = 11, false;
     /// The node is shutting down.
     ShuttingDown = 16, true;
     /// Bytes are not a message, a run or a frame.

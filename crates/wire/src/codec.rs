@@ -14,7 +14,8 @@
 use bytes::Bytes;
 
 use crate::ids::{
-    AuthorId, EventId, HeadsDigest, MemberKey, PayloadHash, RequestHash, Signature, SpaceId,
+    AuthorId, EventId, HeadsDigest, MemberKey, PayloadHash, RequestHash, RevokedDigest, Signature,
+    SpaceId,
 };
 
 /// Bytes are not a message, a run, or a frame.
@@ -388,6 +389,7 @@ fixed_codec!(
     EventId,
     PayloadHash,
     HeadsDigest,
+    RevokedDigest,
     Signature
 );
 

@@ -2,7 +2,7 @@
 
 use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader},
-    ids::{AuthorId, EventId, Signature, SpaceId},
+    ids::{AuthorId, EventId, RevokedDigest, Signature, SpaceId},
     key::{AuthorKeyError, AuthorSecret},
     limits::MAX_SEQ,
 };
@@ -52,13 +52,33 @@ pub struct ClockEntry {
     pub head: AuthorHead,
     /// Whether the author is known to have forked, so that the log is cut here.
     pub forked: bool,
+    /// Of an owner's log that is `forked`: what revocations above the cut take away.
+    /// [`RevokedDigest::NONE`] if they take nothing, and of every other log.
+    pub revoked: RevokedDigest,
+}
+
+/// How an entry spells whether its log is cut.
+mod cut {
+    /// It is not.
+    pub(super) const NONE: u8 = 0;
+    /// It is, and nothing is revoked above.
+    pub(super) const FORKED: u8 = 1;
+    /// It is, and the digest of what is revoked above follows.
+    pub(super) const REVOKED: u8 = 2;
 }
 
 impl ClockEntry {
     /// Everything but the author.
     pub(crate) fn encode_place(&self, out: &mut Vec<u8>) {
         self.head.encode(out);
-        out.put_bool(self.forked);
+        match (self.forked, self.revoked) {
+            (false, _) => out.put_u8(cut::NONE),
+            (true, RevokedDigest::NONE) => out.put_u8(cut::FORKED),
+            (true, revoked) => {
+                out.put_u8(cut::REVOKED);
+                revoked.encode(out);
+            }
+        }
     }
 
     /// The rest of an author's entry.
@@ -67,7 +87,23 @@ impl ClockEntry {
             seq: reader.bounded("head seq", 0, MAX_SEQ)?,
             id: EventId::decode(reader)?,
         };
-        let forked = reader.bool("forked")?;
+        let cut = reader.u8("forked")?;
+        let forked = cut != cut::NONE;
+        let revoked = match cut {
+            cut::NONE | cut::FORKED => RevokedDigest::NONE,
+            cut::REVOKED => RevokedDigest::decode(reader)?,
+            found => {
+                return Err(DecodeError::OutOfRange {
+                    field: "forked",
+                    found: found.into(),
+                    min: cut::NONE.into(),
+                    max: cut::REVOKED.into(),
+                });
+            }
+        };
+        if cut == cut::REVOKED && revoked == RevokedDigest::NONE {
+            return Err(DecodeError::NotCanonical { field: "revoked" });
+        }
         if head.seq == 0 && !(forked && head == AuthorHead::NONE) {
             return Err(DecodeError::NotCanonical { field: "head seq" });
         }
@@ -75,6 +111,7 @@ impl ClockEntry {
             author,
             head,
             forked,
+            revoked,
         })
     }
 }

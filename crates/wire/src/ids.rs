@@ -182,6 +182,12 @@ fixed_bytes!(
     32
 );
 fixed_bytes!(
+    /// What revocations above the place where an owner's log forks take away; see
+    /// [`crate::Revoked::digest`].
+    RevokedDigest,
+    32
+);
+fixed_bytes!(
     /// An Ed25519 signature (RFC 8032).
     Signature,
     64

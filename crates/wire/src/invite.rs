@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! owner ──▶ Invitation (invite + secret of its one-use key) ──ticket──▶ somebody
-//! somebody ──▶ invite, proof for their own keys ──▶ a node of the owner ──▶ Grant
+//! somebody ──▶ invite, proofs for their own keys ──▶ a node of the owner ──▶ Grant
 //! ```
 //!
 //! The secret never travels to the owner's node: the proof is a signature by it over the node and
-//! the author that ask, so nobody who sees one can use it for themselves.
+//! the author that ask, so nobody who sees one can use it for themselves. The author that is to
+//! write signs, too: nobody is let in who did not ask for it.
 
 use core::fmt;
 
@@ -27,6 +28,9 @@ const INVITE_CONTEXT: &[u8; 19] = b"headwater invite v1";
 /// `context ‖ space ‖ node ‖ 1 ‖ author`.
 const PROOF_CONTEXT: &[u8; 25] = b"headwater invite proof v1";
 
+/// What the author who is to write signs under: `context ‖ space ‖ key of the invite ‖ node`.
+const AUTHOR_CONTEXT: &[u8; 26] = b"headwater invite author v1";
+
 /// The owner's word: whoever proves to hold `key`, once and in time, is granted `roles`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invite {
@@ -39,6 +43,15 @@ pub struct Invite {
     /// The public half of its one-use key.
     pub key: MemberKey,
     /// The owner's signature.
+    pub signature: Signature,
+}
+
+/// An author's own word that it is to write by an invite, which a node asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorProof {
+    /// The author.
+    pub author: AuthorId,
+    /// Its signature over the invite and the node.
     pub signature: Signature,
 }
 
@@ -60,6 +73,28 @@ impl Invite {
         let message = proof_bytes(&self.space, node, author);
         let key = AuthorId::from_bytes(*self.key.as_bytes());
         key.verify(&message, proof) == Ok(true)
+    }
+
+    /// The proof that whoever asks at this node has the author's key.
+    pub fn prove_author(&self, author: &AuthorSecret, node: &MemberKey) -> AuthorProof {
+        AuthorProof {
+            author: author.id(),
+            signature: author.sign(&self.author_bytes(node)),
+        }
+    }
+
+    /// Whether the author signed for this invite and this node, by strict Ed25519 verification.
+    pub fn is_author_proof(&self, proof: &AuthorProof, node: &MemberKey) -> bool {
+        let message = self.author_bytes(node);
+        proof.author.verify(&message, &proof.signature) == Ok(true)
+    }
+
+    fn author_bytes(&self, node: &MemberKey) -> Vec<u8> {
+        let mut message = AUTHOR_CONTEXT.to_vec();
+        message.put(self.space.as_bytes());
+        message.put(self.key.as_bytes());
+        message.put(node.as_bytes());
+        message
     }
 
     fn signed_bytes(&self) -> Vec<u8> {
@@ -99,6 +134,24 @@ impl Decode for Invite {
             roles: Roles::decode(reader)?,
             expires_ms: reader.varint("expires")?,
             key: MemberKey::decode(reader)?,
+            signature: Signature::decode(reader)?,
+        })
+    }
+}
+
+impl Encode for AuthorProof {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.author.encode(out);
+        self.signature.encode(out);
+    }
+}
+
+impl Decode for AuthorProof {
+    const MIN_BYTES: usize = 32 + 64;
+
+    fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            author: AuthorId::decode(reader)?,
             signature: Signature::decode(reader)?,
         })
     }
@@ -230,6 +283,80 @@ mod tests {
             let elsewhere = MemberKey::from_bytes([6; 32]);
             assert!(!invite.is_proof(&proof, &elsewhere, stated));
         }
+    }
+
+    #[test]
+    fn an_authors_proof_serves_the_author_the_invite_and_the_node_it_was_made_for() {
+        let invite = *invitation().invite();
+        let author = AuthorSecret::from_bytes([7; 32]);
+        let proof = invite.prove_author(&author, &NODE);
+        assert!(invite.is_author_proof(&proof, &NODE));
+        assert!(!invite.is_author_proof(&proof, &MemberKey::from_bytes([6; 32])));
+        let of_another = AuthorProof {
+            author: owner().id(),
+            ..proof
+        };
+        assert!(!invite.is_author_proof(&of_another, &NODE));
+        for other in [
+            Invite {
+                space: SpaceId::from_bytes([4; 32]),
+                ..invite
+            },
+            Invite {
+                key: owner().id().into(),
+                ..invite
+            },
+        ] {
+            assert!(!other.is_author_proof(&proof, &NODE), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn no_signature_of_an_invite_passes_for_another_one_by_the_same_key() {
+        // One key in every part: the owner's, the one-use key, the author and the node.
+        let key = owner();
+        let node = MemberKey::from(key.id());
+        let invitation = Invitation::sign(&key, SPACE, Roles::ALL, 7, key.clone());
+        let invite = invitation.invite();
+        let by_author = invite.prove_author(&key, &node);
+        let proofs = [
+            invite.signature,
+            invitation.prove(&node, None),
+            invitation.prove(&node, Some(&key.id())),
+            by_author.signature,
+        ];
+        for (at, signature) in proofs.into_iter().enumerate() {
+            let forged = AuthorProof {
+                signature,
+                ..by_author
+            };
+            let renewed = Invite {
+                signature,
+                ..*invite
+            };
+            let taken_for = [
+                renewed.is_signed_by(&key.id()),
+                invite.is_proof(&signature, &node, None),
+                invite.is_proof(&signature, &node, Some(&key.id())),
+                invite.is_author_proof(&forged, &node),
+            ];
+            let expected: [bool; 4] = core::array::from_fn(|other| other == at);
+            assert_eq!(taken_for, expected);
+        }
+    }
+
+    #[test]
+    fn a_weak_key_proves_nothing() {
+        // The identity: with R the identity and S zero, the plain equation holds for every message.
+        let mut weak = [0; 32];
+        weak[0] = 1;
+        let mut signature = [0; Signature::LEN];
+        signature[0] = 1;
+        let proof = AuthorProof {
+            author: AuthorId::from_bytes(weak),
+            signature: Signature::from_bytes(signature),
+        };
+        assert!(!invitation().invite().is_author_proof(&proof, &NODE));
     }
 
     #[test]

@@ -43,15 +43,16 @@ pub use fork::{ForkProof, ForkProofError, VerifiedForkProof};
 pub use frame::FrameDecoder;
 pub use heads::{AuthorHead, ChainOrder, ClockEntry, SignedHead, compare_chains};
 pub use ids::{
-    AuthorId, EventId, HeadsDigest, MemberKey, ParseIdError, PayloadHash, RequestHash, Signature,
-    SpaceId,
+    AuthorId, EventId, HeadsDigest, MemberKey, ParseIdError, PayloadHash, RequestHash,
+    RevokedDigest, Signature, SpaceId,
 };
-pub use invite::{Invitation, Invite};
+pub use invite::{AuthorProof, Invitation, Invite};
 pub use key::{AuthorKeyError, AuthorSecret};
-pub use log::{Admission, AppendError, admit};
+pub use log::{Admission, AppendError, OverQuota, admit};
 pub use message::*;
-pub use receipt::{Contradiction, Receipt, ReceiptFacts};
+pub use receipt::{Answered, Contradiction, Receipt, ReceiptFacts, Refutation};
 pub use roster::{
-    Acceptance, Grant, Member, ParseRolesError, Revocation, Roles, RosterState, Subject,
+    Acceptance, Grant, Member, ParseRolesError, Revocation, Revoked, Roles, RosterChange,
+    RosterState, Subject,
 };
 pub use run::{DraftError, Run, RunError, VerifiedRun, merge_runs, sign_genesis, sign_runs};

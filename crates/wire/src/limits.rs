@@ -71,5 +71,13 @@ pub const MAX_PAYLOAD_WANTS: usize = 1024;
 /// Most ids in a fork locator: head − 2^k for every k that [`MAX_SEQ`] allows.
 pub const MAX_LOCATOR_IDS: usize = 64;
 
+/// Most subjects whose revocations above a fork of the owner's log are told apart: what is kept and
+/// exchanged of them stays small. An owner who forks and revoked more than so many takes
+/// everything from everybody: nobody can be let in wrongly.
+pub const MAX_REVOKED_SUBJECTS: usize = 1024;
+
+/// Most runs that show such revocations in one exchange. What is left over comes with the next.
+pub const MAX_EVIDENCE_RUNS: usize = 1024;
+
 /// Most events in a legacy dump (the old protocol's own bound).
 pub const MAX_LEGACY_EVENTS: usize = 500;

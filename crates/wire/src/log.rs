@@ -64,14 +64,23 @@ pub enum AppendError {
         /// The last seq that is accepted; `None` if nothing of the author is.
         through: Option<u64>,
     },
-    /// A payload is left out that is to be shown. Whoever sent the run left it out: ids and signature
-    /// hold without it.
-    #[error("run of {author}: the payload of event {seq} is left out")]
-    Stripped {
+    /// The run would take its log, or its space, above what may be stored of it here. The sender is
+    /// not to blame; other authors go on.
+    #[error("{}", over_quota(author, *quota, *limit))]
+    OverQuota {
         /// The author.
         author: AuthorId,
-        /// Seq of the first event without its payload.
-        seq: u64,
+        /// Which bound it would cross.
+        quota: OverQuota,
+        /// The bound.
+        limit: u64,
+    },
+    /// More of the author's was pushed to this node lately than it takes unasked. Nothing is lost: it
+    /// is there to be pulled.
+    #[error("log of {author} grows faster than is taken unasked")]
+    OverRate {
+        /// The author.
+        author: AuthorId,
     },
     /// Nothing of the space is held, and the run does not begin with its genesis event: the
     /// owner's log comes before all others.
@@ -80,6 +89,30 @@ pub enum AppendError {
         /// The space.
         space: SpaceId,
     },
+}
+
+/// Which bound on what is stored a run would cross.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OverQuota {
+    /// Bytes of runs of one author in one space.
+    AuthorBytes,
+    /// Events of one author in one space.
+    AuthorEvents,
+    /// Bytes of runs in one space.
+    SpaceBytes,
+    /// Events in one space.
+    SpaceEvents,
+}
+
+fn over_quota(author: &AuthorId, quota: OverQuota, limit: u64) -> String {
+    let (of, unit) = match quota {
+        OverQuota::AuthorBytes => ("the log", "bytes"),
+        OverQuota::AuthorEvents => ("the log", "events"),
+        OverQuota::SpaceBytes => ("the space", "bytes"),
+        OverQuota::SpaceEvents => ("the space", "events"),
+    };
+    format!("log of {author}: {of} would hold more than {limit} {unit}")
 }
 
 fn not_accepted(author: &AuthorId, through: Option<u64>) -> String {

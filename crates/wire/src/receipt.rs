@@ -7,7 +7,10 @@
 //!
 //! Invariant: a receipt says what was *answered*, never that it was all there is. One alone proves
 //! nothing about what the provider held; two can show that something was kept back, see
-//! [`Receipt::contradicts`].
+//! [`Receipt::contradicts`] and [`Answered::refutes`].
+
+use data_encoding::HEXLOWER;
+use serde::ser::SerializeStruct;
 
 use crate::{
     codec::{Encode, Put},
@@ -155,11 +158,102 @@ impl Receipt {
     }
 }
 
+/// A request and the receipt for it: with two of them anybody can check a [`Refutation`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// What was asked.
+    pub request: SyncRequestV2,
+    /// What the provider says it answered.
+    pub receipt: Receipt,
+}
+
+impl Answered {
+    /// Whether the receipt is for this request, by the provider it names.
+    ///
+    /// # Errors
+    ///
+    /// If the provider's key is no usable key.
+    pub fn verify(&self) -> Result<bool, AuthorKeyError> {
+        let is_for_it = self.receipt.facts.request == RequestHash::of(&self.request);
+        Ok(is_for_it && self.receipt.verify()?)
+    }
+
+    /// Whether one provider cannot have given both answers out of one state of its store, though
+    /// they answer different requests. Both have to be verified before.
+    ///
+    /// Each says of a space, whole or without the same authors: "you state this; with all I hold it comes to that". Out of one
+    /// state
+    ///
+    /// - to the same statement there is one answer;
+    /// - whoever states what an earlier answer came to holds all that the provider held, and nothing
+    ///   can be added to it.
+    ///
+    /// What it shows, and what not, is as for [`Contradiction::OneProvider`]: the provider lied in one
+    /// of them, unless its store was replaced in between.
+    pub fn refutes(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.receipt, &other.receipt);
+        let of_one_state = ours.provider == theirs.provider
+            && ours.facts.generation == theirs.facts.generation
+            && self.request.space == other.request.space
+            && self.request.filter == other.request.filter;
+        let whole = [self, other].iter().all(|it| {
+            let leaves_out = it.request.filter.excepted();
+            it.receipt.facts.outcome == SyncOutcome::Complete && leaves_out.is_some()
+        });
+        if !of_one_state || !whole {
+            return false;
+        }
+        let (ours, theirs) = (&ours.facts, &theirs.facts);
+        let adds_to = |before: &ReceiptFacts, after: &ReceiptFacts| {
+            after.stated == before.joined_digest && after.joined_digest != after.stated
+        };
+        let differ = ours.stated == theirs.stated && ours.joined_digest != theirs.joined_digest;
+        differ || adds_to(ours, theirs) || adds_to(theirs, ours)
+    }
+}
+
+/// The request as the hex of its body, which is what the receipt's hash is of.
+impl serde::Serialize for Answered {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let body = Message::from(self.request.clone()).body().concat();
+        let mut fields = serializer.serialize_struct("Answered", 2)?;
+        fields.serialize_field("request", &HEXLOWER.encode(&body))?;
+        fields.serialize_field("receipt", &self.receipt)?;
+        fields.end()
+    }
+}
+
+/// Proof that a provider lied: two answers that cannot both be true, each under its own signature.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Refutation {
+    /// What it answered first.
+    pub earlier: Answered,
+    /// What it answered then.
+    pub later: Answered,
+}
+
+impl Refutation {
+    /// Who lied.
+    pub fn provider(&self) -> MemberKey {
+        self.later.receipt.provider
+    }
+
+    /// Whether it proves that: both signatures, both requests, and that they contradict.
+    ///
+    /// # Errors
+    ///
+    /// If the provider's key is no usable key.
+    pub fn verify(&self) -> Result<bool, AuthorKeyError> {
+        let signed = self.earlier.verify()? && self.later.verify()?;
+        Ok(signed && self.later.refutes(&self.earlier))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        ids::SpaceId,
+        ids::{AuthorId, SpaceId},
         message::{Budget, Clock, SyncFilter, Truncation},
     };
 
@@ -267,6 +361,71 @@ mod tests {
             assert_eq!(good.contradicts(&other), expected);
             assert_eq!(other.contradicts(&good), expected);
         }
+    }
+
+    /// An answer of provider 1: `stated` came to `joined`.
+    fn answered(request_id: u64, stated: u8, joined: u8) -> Answered {
+        let stated = HeadsDigest::from_bytes([stated; 32]);
+        let request = SyncRequestV2 {
+            clock: Clock::Digest(stated),
+            ..request(request_id)
+        };
+        let facts = ReceiptFacts {
+            request: RequestHash::of(&request),
+            stated,
+            joined_digest: HeadsDigest::from_bytes([joined; 32]),
+            ..facts()
+        };
+        let receipt = receipt(1, facts);
+        Answered { request, receipt }
+    }
+
+    fn signed_anew(mut it: Answered, provider: u8, change: impl FnOnce(&mut Answered)) -> Answered {
+        change(&mut it);
+        it.receipt.facts.request = RequestHash::of(&it.request);
+        it.receipt = receipt(provider, it.receipt.facts);
+        it
+    }
+
+    #[test]
+    fn two_requests_are_refuted_by_what_cannot_come_out_of_one_state() {
+        let earlier = answered(1, 5, 6);
+        let later = answered(2, 6, 7);
+        let refutation = |later: &Answered| Refutation {
+            earlier: earlier.clone(),
+            later: later.clone(),
+        };
+        // More came of all it had; another came of the same; and in either order.
+        for later in [later.clone(), answered(2, 5, 7), answered(2, 4, 5)] {
+            assert!(later.refutes(&earlier), "{later:?}");
+            assert!(earlier.refutes(&later));
+            assert_eq!(refutation(&later).verify(), Ok(true));
+        }
+        // Nothing was added, or to something else.
+        for later in [answered(2, 6, 6), answered(2, 5, 6), answered(2, 8, 9)] {
+            assert!(!later.refutes(&earlier), "{later:?}");
+            assert_eq!(refutation(&later).verify(), Ok(false));
+        }
+        let changes: [fn(&mut Answered); 4] = [
+            |it| it.receipt.facts.generation += 1,
+            |it| it.receipt.facts.outcome = SyncOutcome::Truncated(Truncation::Budget),
+            |it| it.request.space = SpaceId::from_bytes([8; 32]),
+            |it| it.request.filter = SyncFilter::except(vec![AuthorId::from_bytes([3; 32])]),
+        ];
+        for change in changes {
+            let other = signed_anew(later.clone(), 1, change);
+            assert!(!other.refutes(&earlier), "{other:?}");
+        }
+        assert!(!signed_anew(later.clone(), 2, |_| ()).refutes(&earlier));
+
+        // The request belongs to its receipt, and the receipt to its provider.
+        let mut other = later.clone();
+        other.request.request_id += 1;
+        assert_eq!(other.verify(), Ok(false));
+        assert_eq!(refutation(&other).verify(), Ok(false));
+        let mut other = later;
+        other.receipt.facts.events += 1;
+        assert_eq!(refutation(&other).verify(), Ok(false));
     }
 
     #[test]

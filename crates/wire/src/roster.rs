@@ -7,6 +7,8 @@
 //! Invariant: the state is a function of the owner's log alone, in its order. Two nodes that hold
 //! the same owner's log give the same answers; there is nothing to merge.
 
+mod revoked;
+
 use core::{fmt, ops::BitOr, str::FromStr};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +20,8 @@ use crate::{
     heads::AuthorHead,
     ids::{AuthorId, MemberKey},
 };
+
+pub use revoked::Revoked;
 
 /// What somebody may do: any of reading, writing and providing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -279,9 +283,7 @@ pub struct Revocation {
 impl Revocation {
     fn to_payload(self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.subject.encode(&mut out);
-        self.roles.encode(&mut out);
-        out.put_option(self.last.as_ref());
+        self.encode(&mut out);
         out
     }
 
@@ -292,20 +294,19 @@ impl Revocation {
     /// Names the field that is wrong.
     pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(payload);
-        let subject = Subject::decode(&mut reader)?;
-        let roles = Roles::decode(&mut reader)?;
-        let last = reader.option("last event", AuthorHead::decode)?;
+        let revocation = <Self as Decode>::decode(&mut reader)?;
         reader.finish("revocation")?;
-        if last.is_some() && (subject == Subject::Anyone || !roles.contains(Roles::WRITE)) {
-            let field = "last event";
-            return Err(DecodeError::NotCanonical { field });
-        }
-        Ok(Self {
-            subject,
-            roles,
-            last,
-        })
+        Ok(revocation)
     }
+}
+
+/// What an event of the owner's log says about who may do what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RosterChange {
+    /// Somebody may do more.
+    Grant(Grant),
+    /// Somebody may do less.
+    Revocation(Revocation),
 }
 
 impl Event {
@@ -362,8 +363,6 @@ pub struct RosterState {
     anyone: Roles,
     members: BTreeMap<MemberKey, Member>,
     redeemed: BTreeMap<MemberKey, BTreeSet<MemberKey>>,
-    /// Who ever lost the right to write.
-    bounded: BTreeSet<MemberKey>,
 }
 
 impl RosterState {
@@ -376,7 +375,6 @@ impl RosterState {
             anyone: Roles::NONE,
             members: BTreeMap::new(),
             redeemed: BTreeMap::new(),
-            bounded: BTreeSet::new(),
         }
     }
 
@@ -395,6 +393,15 @@ impl RosterState {
             let revocation = event.revocation()?;
             self.revoke(&revocation);
             Some(revocation.subject)
+        }
+    }
+
+    /// Takes in the next grant or revocation of the owner's log, for whoever has no use for
+    /// [`head`](Self::head).
+    pub fn change(&mut self, change: &RosterChange) {
+        match change {
+            RosterChange::Grant(grant) => self.grant(grant),
+            RosterChange::Revocation(revocation) => self.revoke(revocation),
         }
     }
 
@@ -424,7 +431,6 @@ impl RosterState {
         member.revoked = member.revoked | revocation.roles;
         if revocation.roles.contains(Roles::WRITE) {
             member.last = revocation.last;
-            self.bounded.insert(key);
         }
     }
 
@@ -462,15 +468,17 @@ impl RosterState {
         last.map_or(Acceptance::Nothing, Acceptance::Through)
     }
 
-    /// Whether an author's log was ever cut by a revocation, though it may be whole again.
-    pub fn was_bounded(&self, author: &AuthorId) -> bool {
-        self.bounded.contains(&MemberKey::from(*author))
-    }
-
     /// Whether anything was taken from a key by name, and not granted to it by name since.
     pub fn is_revoked(&self, key: &MemberKey) -> bool {
         let member = self.members.get(key);
         member.is_some_and(|member| !member.revoked.is_empty())
+    }
+
+    /// Whether something is granted to a key by name, or it is the owner's.
+    pub fn is_granted(&self, key: &MemberKey) -> bool {
+        let member = self.members.get(key);
+        *key == MemberKey::from(self.owner)
+            || member.is_some_and(|member| !member.granted.is_empty())
     }
 
     /// Whoever was named, ascending by key; those from whom all was taken, too.

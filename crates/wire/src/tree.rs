@@ -35,8 +35,8 @@ pub fn leaf(entry: &ClockEntry) -> HeadsDigest {
     HeadsDigest::from_bytes(*blake3::keyed_hash(LEAF_KEY, &bytes).as_bytes())
 }
 
-/// Longest encoded clock entry: key, a seq of at most 2^53, id, flag.
-const ENTRY_BYTES: usize = 32 + 8 + 32 + 1;
+/// Longest encoded clock entry: key, a seq of at most 2^53, id, flag, what is revoked above a cut.
+const ENTRY_BYTES: usize = 32 + 8 + 32 + 1 + 32;
 
 /// Digest of a node over several authors, from its children: nibble and digest, ascending.
 /// Hashed is a bitmap of the nibbles (u16, big endian), then the digests.
@@ -173,6 +173,7 @@ mod tests {
                             id: EventId::from_bytes([seq as u8; 32]),
                         },
                         forked: seq % 7 == 0,
+                        revoked: crate::RevokedDigest::NONE,
                     }
                 })
                 .collect();
@@ -202,6 +203,7 @@ mod tests {
                 id: EventId::from_bytes([2; 32]),
             },
             forked: false,
+            revoked: crate::RevokedDigest::NONE,
         };
         let mut forked = entry;
         forked.forked = true;

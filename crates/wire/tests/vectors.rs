@@ -9,14 +9,15 @@ use std::{fs, path::PathBuf};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use headwater_wire::{
-    AuthorHead, AuthorId, AuthorSecret, Budget, Busy, ChannelId, Clock, ClockEntry, Cursor,
-    EventDraft, EventId, EventRef, ForkAnswer, ForkBranch, ForkLocator, ForkNotice, ForkWant,
-    FrameDecoder, Grant, HeadsChunk, HeadsDigest, HeadsSummary, HeadsWanted, HistorySyncComplete,
-    Invitation, Invite, LiveBatch, LiveLagged, MemberKey, Message, PayloadAnswer, PayloadBatch,
-    PayloadRequest, PayloadWant, PlanTotals, Receipt, ReceiptFacts, Redeem, Redeemed, RequestHash,
-    Revocation, Roles, Run, Segment, Signature, SpaceId, Subject, SyncBatchV2, SyncFilter,
-    SyncOutcome, SyncPlan, SyncRequestV2, TreeChild, TreeNode, TreeNodes, TreePrefix, TreeRequest,
-    Truncation, VerifiedRun, legacy::LegacyMessage, sign_genesis, sign_runs,
+    AuthorFilter, AuthorHead, AuthorId, AuthorSecret, Budget, Busy, ChannelId, Clock, ClockEntry,
+    Cursor, DecodeError, EventDraft, EventId, EventRef, ForkAnswer, ForkBranch, ForkLocator,
+    ForkNotice, ForkRevoked, ForkWant, FrameDecoder, Grant, HeadsChunk, HeadsDigest, HeadsSummary,
+    HeadsWanted, HistorySyncComplete, Invitation, Invite, LiveBatch, LiveLagged, MemberKey,
+    Message, PayloadAnswer, PayloadBatch, PayloadRequest, PayloadWant, PlanTotals, Receipt,
+    ReceiptFacts, Redeem, Redeemed, RequestHash, Revocation, Revoked, RevokedDigest, Roles, Run,
+    Segment, Signature, SpaceId, Subject, SyncBatchV2, SyncFilter, SyncOutcome, SyncPlan,
+    SyncRequestV2, TreeChild, TreeNode, TreeNodes, TreePrefix, TreeRequest, Truncation,
+    VerifiedRun, legacy::LegacyMessage, sign_genesis, sign_runs,
 };
 use serde_json::{Value, json};
 
@@ -68,16 +69,45 @@ fn entry(run: &VerifiedRun, forked: bool) -> ClockEntry {
         author: run.author(),
         head: run.head(),
         forked,
+        revoked: RevokedDigest::NONE,
     }
 }
 
 fn entry_fields(entry: &ClockEntry) -> Value {
-    json!({
+    let mut fields = json!({
         "author": entry.author,
         "seq": entry.head.seq,
         "id": entry.head.id,
         "forked": entry.forked,
-    })
+    });
+    if entry.revoked != RevokedDigest::NONE {
+        fields["revoked"] = json!(entry.revoked);
+    }
+    fields
+}
+
+/// What an owner who forks took of anyone and of a writer.
+fn revoked() -> Revoked {
+    let last = run().head();
+    let of_writer = Revocation {
+        subject: writer().id().into(),
+        roles: Roles::READ | Roles::WRITE,
+        last: Some(last),
+    };
+    let of_anyone = Revocation {
+        subject: Subject::Anyone,
+        roles: Roles::READ,
+        last: None,
+    };
+    [of_writer, of_anyone].into_iter().collect()
+}
+
+fn revocation_fields(revocation: &Revocation) -> Value {
+    let key = match revocation.subject {
+        Subject::Anyone => None,
+        Subject::Key(key) => Some(key),
+    };
+    json!({ "subject": key, "roles": revocation.roles.bits(), "last": revocation.last })
 }
 
 fn totals_fields(totals: &PlanTotals) -> Value {
@@ -170,6 +200,81 @@ fn the_heads_tree_has_the_root_of_its_vector() {
 }
 
 #[test]
+fn what_is_revoked_above_a_cut_has_the_digest_of_its_vector_and_enters_the_tree() {
+    let revoked = revoked();
+    let fields: Vec<_> = revoked.entries().map(|it| revocation_fields(&it)).collect();
+    let digest = revoked.digest();
+    check("revoked", &json!({ "revoked": fields }), digest.as_bytes());
+    let forked = ClockEntry {
+        revoked: digest,
+        ..entry(&genesis(), true)
+    };
+    let fields = [entry_fields(&forked)];
+    let root = HeadsSummary::from_entries(vec![forked]).unwrap().digest();
+    check(
+        "heads_tree_revoked",
+        &json!({ "heads": fields }),
+        root.as_bytes(),
+    );
+    check_message(
+        "heads_chunk_revoked",
+        &json!({ "request_id": 7, "heads": fields, "last": true }),
+        HeadsChunk {
+            request_id: 7,
+            heads: vec![forked],
+            last: true,
+        },
+    );
+    let held: Vec<_> = revoked.entries().collect();
+    let fields: Vec<_> = held.iter().map(revocation_fields).collect();
+    check_message(
+        "fork_revoked",
+        &json!({ "request_id": 7, "held": fields }),
+        ForkRevoked {
+            request_id: 7,
+            held,
+        },
+    );
+}
+
+#[test]
+fn an_entry_spells_what_is_revoked_in_one_way() {
+    let forked = ClockEntry {
+        revoked: revoked().digest(),
+        ..entry(&genesis(), true)
+    };
+    let chunk = |entry: ClockEntry| {
+        let heads = vec![entry];
+        let message = HeadsChunk {
+            request_id: 7,
+            heads,
+            last: true,
+        };
+        frame(&message.into())[4..].to_vec()
+    };
+    let (with, without) = (chunk(forked), chunk(entry(&genesis(), true)));
+    let flag = with.iter().zip(&without).rposition(|(a, b)| a != b);
+    let read = |bytes: &[u8]| Message::decode_body(Bytes::copy_from_slice(bytes));
+    // Tag, request, count, author, seq, id.
+    let at = 1 + 1 + 1 + 32 + 1 + 32;
+    assert!(flag.is_some_and(|flag| flag >= at));
+    assert_eq!((with[at], without[at]), (2, 1));
+    assert!(read(&with).is_ok());
+    let mut zero = with.clone();
+    zero[at + 1..at + 33].fill(0);
+    assert_eq!(
+        read(&zero),
+        Err(DecodeError::NotCanonical { field: "revoked" })
+    );
+    let mut other = with;
+    other[at] = 3;
+    assert!(matches!(
+        read(&other),
+        Err(DecodeError::OutOfRange { found: 3, .. })
+    ));
+}
+
+#[test]
 fn requests_have_the_bytes_of_their_vectors() {
     let space = genesis().space();
     let digest = HeadsDigest::from_bytes([3; 32]);
@@ -198,6 +303,17 @@ fn requests_have_the_bytes_of_their_vectors() {
         SyncRequestV2 {
             clock: Clock::Heads,
             live: false,
+            ..plain.clone()
+        },
+    );
+    check_message(
+        "sync_request_v2_except",
+        &json!({
+            "request_id": 7, "space": space, "clock": { "digest": digest },
+            "filter": { "except": [writer().id()] }, "budget": null, "live": true,
+        }),
+        SyncRequestV2 {
+            filter: SyncFilter::except(vec![writer().id()]),
             ..plain
         },
     );
@@ -230,7 +346,7 @@ fn requests_have_the_bytes_of_their_vectors() {
                 changed: vec![changed],
             },
             filter: SyncFilter {
-                authors: Some(vec![writer().id()]),
+                authors: AuthorFilter::Only(vec![writer().id()]),
                 channels: Some(vec![ChannelId::new("general").unwrap()]),
                 kinds: Some(vec![16, 300]),
                 since_ms: Some(1_700_000_000_000),
@@ -355,6 +471,16 @@ fn answers_have_the_bytes_of_their_vectors() {
             json!({ "forked": { "authors": 2 } }),
         ),
         ("stubbed", Truncation::Stubbed, json!("stubbed")),
+        (
+            "not_accepted",
+            Truncation::NotAccepted { authors: 3 },
+            json!({ "not_accepted": { "authors": 3 } }),
+        ),
+        (
+            "over_quota",
+            Truncation::OverQuota { authors: 4 },
+            json!({ "over_quota": { "authors": 4 } }),
+        ),
     ] {
         let receipt = Signature::from_bytes([8; 64]);
         check_message(
@@ -390,6 +516,7 @@ fn answers_have_the_bytes_of_their_vectors() {
         author,
         head,
         forked,
+        revoked: RevokedDigest::NONE,
     };
     check_message(
         "fork_notice",
@@ -616,17 +743,31 @@ fn control_events_and_invitations_have_the_bytes_of_their_vectors() {
     let fields = json!({ "invite": invite_fields(invitation.invite()), "seed": hex([5; 32]) });
     check("invitation", &fields, &invitation.to_bytes());
     let proof = invitation.prove(&reader, Some(&author));
+    let by_author = invitation.invite().prove_author(&writer(), &reader);
     let fields = json!({
         "request_id": 7, "invite": invite_fields(invitation.invite()),
-        "author": author, "proof": proof, "asked_by": reader,
+        "author": author, "author_proof": by_author.signature, "proof": proof,
+        "asked_by": reader,
     });
     let redeem = Redeem {
         request_id: 7,
         invite: *invitation.invite(),
-        author: Some(author),
+        author: Some(by_author),
         proof,
     };
     check_message("redeem", &fields, redeem);
+    let proof = invitation.prove(&reader, None);
+    let fields = json!({
+        "request_id": 7, "invite": invite_fields(invitation.invite()),
+        "author": null, "proof": proof, "asked_by": reader,
+    });
+    let redeem = Redeem {
+        request_id: 7,
+        invite: *invitation.invite(),
+        author: None,
+        proof,
+    };
+    check_message("redeem_reading", &fields, redeem);
     let redeemed = Redeemed { request_id: 7 };
     check_message("redeemed", &json!({ "request_id": 7 }), redeemed);
 }

@@ -1,9 +1,9 @@
 //! Live syncs, subscriptions, and shutting down.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use headwater::{
-    AuthorId, DiskStore, Event, LiveEnding, MemoryStore, SubscribeFrom, Subscription,
+    AuthorId, DiskStore, Event, LiveEnding, LogStore, MemoryStore, SubscribeFrom, Subscription,
     SubscriptionItem, SyncOptions, WriteError,
 };
 use n0_future::StreamExt;
@@ -451,4 +451,30 @@ async fn a_node_that_shuts_down_ends_its_syncs_and_says_why() {
     assert!(late.is_err());
     let late = pulled.append(&author(1), drafts("late", 1).remove(0)).await;
     assert!(matches!(late, Err(WriteError::ShuttingDown)));
+}
+
+#[tokio::test]
+async fn a_right_that_is_given_back_while_a_subscription_reads_is_no_damage() {
+    let (store, gate) = GatedStore::new(MemoryStore::new(), usize::MAX);
+    let store: Arc<dyn LogStore> = Arc::new(store);
+    let node = Node::build(open().shared_store(Arc::clone(&store))).await;
+    let space = filled(&node.headwater, 1, 5).await;
+    let (id, writer) = (space.id(), author(1).id());
+    let bound = move |store: &Arc<dyn LogStore>, through| {
+        let bounded = store.restrict(&id, &writer, through);
+        let _heads_changed = bounded.expect("bounded");
+    };
+    // Taken before the log is read, and given back before anybody looks why nothing came.
+    let (reads, looks, heads) = (Arc::clone(&store), Arc::clone(&store), gate.clone());
+    gate.before_read(move || {
+        bound(&reads, Some(0));
+        heads.before_head(move || bound(&looks, None));
+    });
+    let mut events = space.events(writer, ..);
+    let mut seqs = Vec::new();
+    while let Some(event) = events.next().await {
+        seqs.push(event.expect("no damage").header.seq);
+    }
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
+    node.shutdown().await;
 }

@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -13,8 +13,8 @@ use headwater::{
     AuthorHead, AuthorId, Damage, Event, HeadRecord, HeadsPage, LogStore, SpaceId, SpaceSummary,
     StoreError, VerifyProgress, VerifyReport,
     proto::{StoredRun, TailCheck, TailWant},
-    store::{Commit, ForkRecord, StoreId},
-    wire::{Run, VerifiedForkProof, VerifiedRun},
+    store::{Bounds, Commit, ForkRecord, Quotas, StoreId, Usage},
+    wire::{Revoked, Run, Subject, VerifiedForkProof, VerifiedRun},
 };
 use tokio::sync::watch;
 
@@ -29,11 +29,16 @@ pub(crate) struct GatedStore<S> {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     broken: Arc<AtomicBool>,
+    /// What the store says is free; [`u64::MAX`] lets it speak for itself.
+    free_bytes: Arc<AtomicU64>,
     damaged: Arc<Mutex<Option<AuthorId>>>,
     passes: Arc<(Mutex<usize>, Condvar)>,
     waiting: Arc<watch::Sender<usize>>,
     looked_up: Arc<Mutex<Vec<bool>>>,
+    walks: Arc<AtomicU64>,
     before_read: Arc<Mutex<Option<Hook>>>,
+    before_head: Arc<Mutex<Option<Hook>>>,
+    unreadable: Arc<AtomicBool>,
 }
 
 /// What a test does in the middle of a read.
@@ -50,11 +55,15 @@ impl<S: LogStore> GatedStore<S> {
     pub(crate) fn new(inner: S, passes: usize) -> (Self, Gate) {
         let gate = Gate {
             broken: Arc::default(),
+            free_bytes: Arc::new(AtomicU64::new(u64::MAX)),
             damaged: Arc::default(),
             passes: Arc::new((Mutex::new(passes), Condvar::new())),
             waiting: Arc::new(watch::Sender::new(0)),
             looked_up: Arc::default(),
+            walks: Arc::default(),
             before_read: Arc::default(),
+            before_head: Arc::default(),
+            unreadable: Arc::default(),
         };
         let store = Self {
             inner,
@@ -85,6 +94,11 @@ impl Gate {
         self.broken.store(true, Ordering::SeqCst);
     }
 
+    /// Sets how many bytes the disk is said to have left.
+    pub(crate) fn set_free_bytes(&self, bytes: u64) {
+        self.free_bytes.store(bytes, Ordering::SeqCst);
+    }
+
     /// Makes every later commit that touches this log fail, as a damaged run does.
     pub(crate) fn damage(&self, author: AuthorId) {
         *self.damaged.lock().expect("lock") = Some(author);
@@ -95,9 +109,24 @@ impl Gate {
         std::mem::take(&mut *self.looked_up.lock().expect("lock"))
     }
 
+    /// How often a page of all logs, or of all bounds, was read since the last call.
+    pub(crate) fn take_walks(&self) -> u64 {
+        self.walks.swap(0, Ordering::SeqCst)
+    }
+
     /// Does this before runs are read the next time, on the thread that reads them.
     pub(crate) fn before_read(&self, hook: impl FnOnce() + Send + 'static) {
         *self.before_read.lock().expect("lock") = Some(Hook(Box::new(hook)));
+    }
+
+    /// Does this before a head is looked up the next time, on the thread that does.
+    pub(crate) fn before_head(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.before_head.lock().expect("lock") = Some(Hook(Box::new(hook)));
+    }
+
+    /// Whether runs cannot be read.
+    pub(crate) fn set_unreadable(&self, unreadable: bool) {
+        self.unreadable.store(unreadable, Ordering::SeqCst);
     }
 
     fn pass(&self) {
@@ -119,7 +148,7 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         self.inner.id()
     }
 
-    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+    fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
         self.gate.pass();
         if self.gate.broken.load(Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
@@ -132,7 +161,18 @@ impl<S: LogStore> LogStore for GatedStore<S> {
                 seq: 1,
             }));
         }
-        self.inner.append(runs)
+        self.inner.append_within(runs, quotas)
+    }
+
+    fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError> {
+        self.inner.usage(space, author)
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        match self.gate.free_bytes.load(Ordering::SeqCst) {
+            u64::MAX => self.inner.free_bytes(),
+            free => Ok(Some(free)),
+        }
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -147,6 +187,10 @@ impl<S: LogStore> LogStore for GatedStore<S> {
     }
 
     fn head(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<HeadRecord>, StoreError> {
+        let hook = self.gate.before_head.lock().expect("lock").take();
+        if let Some(Hook(hook)) = hook {
+            hook();
+        }
         self.inner.head(space, author)
     }
 
@@ -156,6 +200,7 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         after: Option<AuthorId>,
         limit: usize,
     ) -> Result<HeadsPage, StoreError> {
+        self.gate.walks.fetch_add(1, Ordering::SeqCst);
         self.inner.heads(space, after, limit)
     }
 
@@ -176,6 +221,9 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         let hook = self.gate.before_read.lock().expect("lock").take();
         if let Some(Hook(hook)) = hook {
             hook();
+        }
+        if self.gate.unreadable.load(Ordering::SeqCst) {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
         self.inner.read_runs(space, wants, max_bytes)
     }
@@ -240,6 +288,26 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         self.inner.branch(space, author, seq)
     }
 
+    fn bounds(&self, space: &SpaceId) -> Result<Option<Bounds>, StoreError> {
+        self.inner.bounds(space)
+    }
+
+    fn set_bounds(&self, space: &SpaceId, bounds: Bounds) -> Result<(), StoreError> {
+        self.inner.set_bounds(space, bounds)
+    }
+
+    fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        self.inner.absorb(runs)
+    }
+
+    fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
+        self.inner.revoked(space)
+    }
+
+    fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
+        self.inner.evidence(space, subjects)
+    }
+
     fn restrict(
         &self,
         space: &SpaceId,
@@ -259,6 +327,7 @@ impl<S: LogStore> LogStore for GatedStore<S> {
         after: Option<AuthorId>,
         limit: usize,
     ) -> Result<Vec<AuthorId>, StoreError> {
+        self.gate.walks.fetch_add(1, Ordering::SeqCst);
         self.inner.restricted(space, after, limit)
     }
 

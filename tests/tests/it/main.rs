@@ -8,5 +8,6 @@ mod gate;
 mod gossip;
 mod hostile;
 mod nodes;
+mod quotas;
 mod receipts;
 mod syncing;

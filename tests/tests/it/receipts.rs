@@ -9,6 +9,38 @@ use crate::{
     nodes::{Node, author, endpoint_of, filled, open, seq_of, write},
 };
 
+/// Two nodes under one key that hold the same space, as many times written to, with different events.
+struct TwoFaces {
+    open: Node,
+    shut: Node,
+    carrier: Node,
+    /// As each of them has it.
+    spaces: [Space; 2],
+}
+
+impl TwoFaces {
+    async fn new() -> Self {
+        let key = SecretKey::generate();
+        // One node to its readers, and two stores behind it.
+        let open_face = Node::on(open(), endpoint_of(key.clone()).await);
+        let shut_face = Node::on(open(), endpoint_of(key).await);
+        let carrier = Node::spawn().await;
+        let space = filled(&open_face.headwater, 0, 0).await;
+        let carried = carrier.space(space.id());
+        carried.sync_with(open_face.addr()).await.expect("synced");
+        let hidden = shut_face.space(space.id());
+        hidden.sync_with(carrier.addr()).await.expect("synced");
+        write(&space, 1, "for some", 5).await;
+        write(&hidden, 2, "for others", 5).await;
+        Self {
+            open: open_face,
+            shut: shut_face,
+            carrier,
+            spaces: [space, hidden],
+        }
+    }
+}
+
 /// The receipt of a node that holds nothing of the space, and asks for the first time: each asks
 /// with the same bytes.
 async fn of_a_newcomer(space: &Space, provider: &Node) -> Receipt {
@@ -108,29 +140,58 @@ async fn two_providers_of_which_one_withholds_an_author_give_receipts_that_contr
 #[tokio::test]
 async fn one_provider_that_answers_out_of_one_state_with_and_without_an_author_contradicts_itself()
 {
-    let key = SecretKey::generate();
-    // One node to its readers, and two stores behind it.
-    let open_face = Node::on(open(), endpoint_of(key.clone()).await);
-    let shut_face = Node::on(open(), endpoint_of(key).await);
-    let carrier = Node::spawn().await;
-    let space = filled(&open_face.headwater, 0, 0).await;
-    let carried = carrier.space(space.id());
-    carried.sync_with(open_face.addr()).await.expect("synced");
-    let hidden = shut_face.space(space.id());
-    hidden.sync_with(carrier.addr()).await.expect("synced");
-    write(&space, 1, "for some", 5).await;
-    write(&hidden, 2, "for others", 5).await;
+    let faces = TwoFaces::new().await;
+    let space = &faces.spaces[0];
+    let (open_face, shut_face) = (&faces.open, &faces.shut);
 
-    let for_some = of_a_newcomer(&space, &open_face).await;
-    let for_others = of_a_newcomer(&space, &shut_face).await;
-    let again = of_a_newcomer(&space, &open_face).await;
+    let for_some = of_a_newcomer(space, open_face).await;
+    let for_others = of_a_newcomer(space, shut_face).await;
+    let again = of_a_newcomer(space, open_face).await;
     assert_eq!(for_some.facts.generation, for_others.facts.generation);
     assert_eq!(for_some.contradicts(&again), None);
     assert_eq!(
         for_some.contradicts(&for_others),
         Some(Contradiction::OneProvider)
     );
-    for node in [open_face, shut_face, carrier] {
+    for node in [faces.open, faces.shut, faces.carrier] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_contradicts_itself_is_caught_and_believed_no_more_until_it_is_forgiven() {
+    let faces = TwoFaces::new().await;
+    let reader = Node::build(open().ask_back(false)).await;
+    let node = &reader.headwater;
+    let copy = reader.space(faces.spaces[0].id());
+    let peer = faces.open.addr();
+    let before = copy.sync_with(faces.shut.addr()).await.expect("synced");
+    assert!(before.from_provider);
+    assert_eq!((before.refutation, node.is_caught(peer.id)), (None, false));
+    // The same key, another store, and as many commits in it.
+    faces.shut.shutdown().await;
+
+    let after = copy.sync_with(peer.clone()).await.expect("synced");
+    assert_eq!(after.events, 5, "what it sends proves itself");
+    let refutation = after.refutation.clone().expect("it added to all it had");
+    assert_eq!(refutation.verify(), Ok(true));
+    assert_eq!(refutation.provider(), node_key(peer.id));
+    assert!(!after.from_provider, "the policy trusts it");
+    assert!(node.is_caught(peer.id) && !node.trusts(peer.id, copy.id()));
+    assert_eq!(node.refutations(), [*refutation]);
+    assert_eq!(node.metrics().providers_caught.get(), 1);
+    let json = serde_json::to_value(&after).expect("json");
+    let told = &json["refutation"]["later"]["receipt"]["provider"];
+    assert_eq!(*told, node_key(peer.id).to_string());
+
+    // Nobody else is.
+    let carried = copy.sync_with(faces.carrier.addr()).await.expect("synced");
+    assert!(carried.from_provider && carried.refutation.is_none());
+    assert!(node.forgive(peer.id) && !node.forgive(peer.id));
+    assert!(node.trusts(peer.id, copy.id()));
+    let again = copy.sync_with(peer).await.expect("synced");
+    assert!(again.from_provider && again.refutation.is_none());
+    for node in [faces.open, faces.carrier, reader] {
         node.shutdown().await;
     }
 }

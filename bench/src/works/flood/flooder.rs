@@ -1,6 +1,7 @@
 //! The hostile side: frames by hand, identities without number.
 
 use std::{
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +14,8 @@ use headwater::{
     ALPN, AuthorHead, AuthorId, AuthorSecret, SpaceId,
     wire::{
         Budget, Clock, ClockEntry, EventId, FrameDecoder, HeadsChunk, HeadsWanted, Message,
-        PlanTotals, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2, sign_runs,
+        PlanTotals, RevokedDigest, Segment, SyncBatchV2, SyncFilter, SyncPlan, SyncRequestV2,
+        sign_runs,
     },
 };
 use iroh::{
@@ -40,10 +42,18 @@ pub enum Flood {
     Crowd,
     /// Connections of 300 identities, which take every place there is.
     Everywhere,
+    /// The same, and each asks for the space again and again. With the policy of the owner's roster
+    /// they are strangers to it.
+    Strangers,
     /// Streams of 8 identities, each with 90 at once, that begin a frame and stop.
     Streams,
     /// Clocks of a million heads, of 32 identities, each two at once.
     Clocks,
+    /// Requests for all of the space by 32 identities, two at once, who read 64 KiB a second of it.
+    Readers,
+    /// The same with windows of 64 MiB; and once all are served, the process stops and acknowledges
+    /// nothing.
+    Frozen,
     /// Frames that declare 1 GiB; identities are given up when they are banned.
     Lengths,
     /// The node pulls from 8 responders, who promise 2^40 events and end no batch with the last.
@@ -61,12 +71,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Flood {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Connections,
         Self::Crowd,
         Self::Everywhere,
+        Self::Strangers,
         Self::Streams,
         Self::Clocks,
+        Self::Readers,
+        Self::Frozen,
         Self::Lengths,
         Self::More,
         Self::Empty,
@@ -79,6 +92,9 @@ impl Flood {
             Self::Connections => "connections in turn, 1 identity",
             Self::Crowd => "200 connections at once, 50 identities",
             Self::Everywhere => "600 connections at once, 300 identities",
+            Self::Strangers => "requests by strangers, 600 at once, 300 identities",
+            Self::Readers => "slow readers, 64 at once, 32 identities",
+            Self::Frozen => "readers that acknowledge nothing, 64 at once, 32 identities",
             Self::Streams => "streams, 720 at once, 8 identities",
             Self::Clocks => "clocks of 1,000,000 heads, 64 at once",
             Self::Lengths => "frames of 1 GiB declared, 32 at once",
@@ -92,13 +108,26 @@ impl Flood {
         match self {
             Self::Connections => (1, 1),
             Self::Crowd => (50, 4),
-            Self::Everywhere => (300, 2),
+            Self::Everywhere | Self::Strangers => (300, 2),
             Self::Streams => (8, 90),
-            Self::Clocks => (32, 2),
+            Self::Clocks | Self::Readers | Self::Frozen => (32, 2),
             Self::Lengths => (32, 1),
             Self::More => (8, 1),
             Self::Empty => (64, 1),
         }
+    }
+
+    /// Whether it lasts by what is held and not by how often something is tried.
+    pub(super) fn is_of_few(self) -> bool {
+        !matches!(
+            self,
+            Self::Connections
+                | Self::Crowd
+                | Self::Everywhere
+                | Self::Strangers
+                | Self::Streams
+                | Self::Lengths
+        )
     }
 
     fn listens(self) -> bool {
@@ -132,6 +161,7 @@ pub(super) async fn run(flood: Flood, node: EndpointAddr, space: SpaceId) -> Res
             frame.resize(64 * 1024, 1);
             frame.into()
         }
+        Flood::Strangers | Flood::Readers | Flood::Frozen => whole(space)?,
         _ => Bytes::from_static(&[0]),
     };
     let flooder = Flooder {
@@ -144,7 +174,14 @@ pub(super) async fn run(flood: Flood, node: EndpointAddr, space: SpaceId) -> Res
     let (identities, tasks) = flood.width();
     let mut listening = Vec::new();
     for number in 0..identities {
-        let endpoint = bind(SecretKey::generate(), flood.listens()).await?;
+        let window = (flood == Flood::Frozen).then_some(64 << 20);
+        let endpoint = bind(
+            SecretKey::generate(),
+            flood.listens(),
+            place(number),
+            window,
+        )
+        .await?;
         if flood.listens() {
             listening.push(endpoint.addr());
         }
@@ -165,9 +202,11 @@ impl Flooder {
     async fn identity(self, number: u64, endpoint: Endpoint, tasks: usize) {
         match self.flood {
             Flood::More | Flood::Empty => self.listen(number, endpoint).await,
-            Flood::Streams | Flood::Clocks => self.on_one_connection(endpoint, tasks).await,
-            Flood::Lengths => self.until_banned(endpoint).await,
-            Flood::Connections | Flood::Crowd | Flood::Everywhere => {
+            Flood::Streams | Flood::Clocks | Flood::Readers | Flood::Frozen => {
+                self.on_one_connection(endpoint, tasks).await
+            }
+            Flood::Lengths => self.until_banned(number, endpoint).await,
+            Flood::Connections | Flood::Crowd | Flood::Everywhere | Flood::Strangers => {
                 for _ in 0..tasks {
                     let (flooder, endpoint) = (self.clone(), endpoint.clone());
                     tokio::spawn(async move {
@@ -236,12 +275,20 @@ impl Flooder {
             }
             self.counts.bytes.fetch_add(piece.len() as u64, Relaxed);
         }
-        timeout(PATIENCE, to_end(&mut recv)).await.ok();
+        match self.flood {
+            Flood::Readers => {
+                while let Ok(Some(_)) = recv.read_chunk(16 * 1024).await {
+                    sleep(Duration::from_millis(250)).await;
+                }
+            }
+            Flood::Frozen => to_end(&mut recv).await,
+            _ => drop(timeout(PATIENCE, to_end(&mut recv)).await),
+        }
         connection.close_reason().is_none()
     }
 
     /// A connection and a frame too large, again and again; every third time as somebody else.
-    async fn until_banned(self, mut endpoint: Endpoint) {
+    async fn until_banned(self, number: u64, mut endpoint: Endpoint) {
         loop {
             for _ in 0..3 {
                 if let Some(connection) = self.dial(&endpoint).await {
@@ -251,7 +298,7 @@ impl Flooder {
             }
             endpoint.close().await;
             loop {
-                match bind(SecretKey::generate(), false).await {
+                match bind(SecretKey::generate(), false, place(number), None).await {
                     Ok(next) => break endpoint = next,
                     Err(_busy) => sleep(Duration::from_millis(20)).await,
                 }
@@ -388,6 +435,31 @@ fn frames(messages: impl IntoIterator<Item = Message>) -> Result<Vec<u8>, Error>
     Ok(bytes)
 }
 
+/// Where an identity is: each elsewhere, so that nothing is known of any by its address.
+fn place(number: u64) -> Ipv4Addr {
+    let [high, low] = u16::try_from(number).unwrap_or_default().to_be_bytes();
+    Ipv4Addr::new(127, 1, high, low.wrapping_add(1))
+}
+
+/// A request of somebody who holds nothing.
+fn whole(space: SpaceId) -> Result<Bytes, Error> {
+    const REQUEST: u64 = 7;
+    let request = SyncRequestV2 {
+        request_id: REQUEST,
+        space,
+        clock: Clock::Heads,
+        filter: SyncFilter::default(),
+        budget: Budget::default(),
+        live: false,
+    };
+    let none = HeadsChunk {
+        request_id: REQUEST,
+        heads: Vec::new(),
+        last: true,
+    };
+    Ok(frames([request.into(), Message::HeadsChunk(none)])?.into())
+}
+
 /// A request with the heads of a million authors nobody has seen.
 fn clock(space: SpaceId) -> Result<Bytes, Error> {
     const REQUEST: u64 = 7;
@@ -411,6 +483,7 @@ fn clock(space: SpaceId) -> Result<Bytes, Error> {
                     id: EventId::from_bytes([4; 32]),
                 },
                 forked: false,
+                revoked: RevokedDigest::NONE,
             }
         });
         let chunk = HeadsChunk {

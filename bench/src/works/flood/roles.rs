@@ -1,6 +1,6 @@
 //! What the processes of this family do.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use clap::Subcommand;
 use headwater::{ALPN, DiskStore, Headwater, LogStore, Open, Roles, SpaceId, Subject, node_key};
@@ -13,7 +13,7 @@ use crate::{
     Error,
     child::{hear, say},
     corpus::{self, Corpus, Shape},
-    sample::peak_kib,
+    sample::{peak_kib, process_cpu},
 };
 
 /// A process that says in lines of JSON what it did.
@@ -31,6 +31,8 @@ pub enum Role {
         #[arg(action = clap::ArgAction::Set)]
         roster: bool,
     },
+    /// Burns as many cores as it is given until it is killed.
+    Burn,
     /// Floods a node until it is killed.
     Flood {
         /// How, as JSON.
@@ -73,10 +75,14 @@ pub(super) struct Said {
     pub(super) serves_refused: u64,
     pub(super) events_stored: u64,
     pub(super) panics: u64,
+    pub(super) serving: i64,
+    pub(super) handshakes_refused: u64,
+    pub(super) places_lost: u64,
+    pub(super) cpu_seconds: f64,
 }
 
 /// How far a flood is.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Flooding {
     pub(super) attempts: u64,
     pub(super) failed_dials: u64,
@@ -104,6 +110,19 @@ impl Role {
                 };
                 serve(shape, roster).await
             }
+            Self::Burn => {
+                for _ in 0..std::thread::available_parallelism()?.get() {
+                    std::thread::spawn(|| {
+                        let mut number = 0_u64;
+                        loop {
+                            number = std::hint::black_box(number.wrapping_mul(31) + 1);
+                        }
+                    });
+                }
+                say(&())?;
+                tokio::task::spawn_blocking(hear::<()>).await??;
+                Ok(())
+            }
             Self::Flood { flood, addr, space } => {
                 let flood = serde_json::from_str(&flood)?;
                 flooder::run(flood, serde_json::from_str(&addr)?, space).await
@@ -116,7 +135,7 @@ async fn serve(shape: Shape, roster: bool) -> Result<(), Error> {
     let folder = tempfile::tempdir()?;
     let store: Arc<dyn LogStore> = Arc::new(DiskStore::create(folder.path().join("logs.redb"))?);
     let space = Corpus::fill(&*store, shape)?.space();
-    let endpoint = bind(SecretKey::generate(), true).await?;
+    let endpoint = bind(SecretKey::generate(), true, Ipv4Addr::LOCALHOST, None).await?;
     let mut builder = Headwater::builder().shared_store(store);
     if !roster {
         builder = builder.policy(Open);
@@ -130,7 +149,10 @@ async fn serve(shape: Shape, roster: bool) -> Result<(), Error> {
         space.grant(&owner, reader, Roles::READ).await?;
     }
     let addr = endpoint.addr();
-    let router = Router::builder(endpoint).accept(ALPN, node.clone()).spawn();
+    let router = Router::builder(endpoint)
+        .incoming_filter(node.incoming_filter())
+        .accept(ALPN, node.clone())
+        .spawn();
     // What filling the store took is not the node's.
     forget_peak()?;
     say(&Ready { addr, space })?;
@@ -147,6 +169,10 @@ async fn serve(shape: Shape, roster: bool) -> Result<(), Error> {
             serves_refused: metrics.serves_refused.get(),
             events_stored: metrics.events_stored.get(),
             panics: metrics.panics.get(),
+            serving: metrics.serves_running.get(),
+            handshakes_refused: metrics.handshakes_refused.get(),
+            places_lost: metrics.places_lost.get(),
+            cpu_seconds: process_cpu().as_secs_f64(),
         };
         match asked {
             Asked::Reset => forget_peak()?,

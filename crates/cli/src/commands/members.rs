@@ -1,20 +1,20 @@
-//! `space members`, `grant`, `revoke` and `invite`: who may do what in a space.
+//! `space members`, `grant`, `revoke`, `invite` and `rotate-secret`: who may do what in a space.
 
 use std::time::Duration;
 
 use headwater::{
     AuthorSecret, Invitation, MemberKey, RedeemError, Roles, RosterState, Space, SpaceId, Subject,
-    WriteError,
+    now_ms,
 };
 use iroh::EndpointAddr;
 use serde_json::json;
 
-use super::{Context, name_of, space::ticket, wanted_space};
+use super::{Context, go_live, name_of, space::ticket, wanted_space};
 use crate::{
     args::DEFAULT_AUTHOR,
     control::{Access, Request, Teller},
     error::CliError,
-    folder::DataFolder,
+    folder::{DataFolder, random_bytes},
     host::Host,
     ticket::SpaceTicket,
 };
@@ -50,7 +50,7 @@ pub(super) async fn carry_out(
     if matches!(access, Access::Members) {
         return tell(&name, space, &members, teller).await;
     }
-    let owner = owner_key(host, &members).await?;
+    let owner = owner_key(host, &name, &members).await?;
     let (key, roles, done) = match access {
         Access::Members => return Ok(()),
         Access::Grant { key, roles } => (key, roles, "granted"),
@@ -59,6 +59,7 @@ pub(super) async fn carry_out(
             let valid_for = Duration::from_secs(valid_secs);
             return invite(host, &handle, &owner, roles_of(roles), valid_for, teller).await;
         }
+        Access::RotateSecret => return rotate_secret(host, &handle, &owner, teller).await,
     };
     let subject = key.map_or(Subject::Anyone, |key| {
         Subject::Key(MemberKey::from_bytes(key))
@@ -90,13 +91,17 @@ fn whom(subject: Subject) -> String {
     }
 }
 
-async fn owner_key(host: &Host, members: &RosterState) -> Result<AuthorSecret, CliError> {
+async fn owner_key(
+    host: &Host,
+    name: &str,
+    members: &RosterState,
+) -> Result<AuthorSecret, CliError> {
     let owner = members.owner();
     let authors = host.folder().blocking(DataFolder::authors).await?;
     let found = authors.secrets().find(|secret| secret.id() == owner);
-    found.cloned().ok_or_else(|| match authors.ids().next() {
-        Some((_, author)) => CliError::Write(WriteError::NotOwner { author }),
-        None => CliError::Write(WriteError::Empty),
+    found.cloned().ok_or_else(|| CliError::NotOwner {
+        name: name.to_owned(),
+        owner,
     })
 }
 
@@ -159,39 +164,67 @@ async fn invite(
         ..ticket(host, space.id(), &peer).await?
     };
     let ticket = ticket.to_string();
+    let key = invitation.invite().key;
     let answer = json!({
         "space": space.id(), "name": name, "roles": roles, "expires_ms": expires_ms,
-        "ticket": ticket,
+        "ticket": ticket, "key": key,
     });
-    teller.answer(&answer, || ticket.clone()).await
+    teller.answer(&answer, || ticket.clone()).await?;
+    // Not on standard output, where the ticket stands alone for scripts.
+    teller
+        .aside(format!(
+            "lets in whoever uses it first; its key is {key}: \
+             `space revoke {name} {key} {roles}` cancels it while it is unused"
+        ))
+        .await
+}
+
+/// Gives the gossip topic a new secret. Nodes that read the owner's log move to the new topic.
+async fn rotate_secret(
+    host: &Host,
+    space: &Space,
+    owner: &AuthorSecret,
+    teller: &Teller,
+) -> Result<(), CliError> {
+    let name = name_of(host.folder(), space.id()).await?;
+    let event = space.set_topic_secret(owner, random_bytes()?).await?;
+    let answer = json!({ "space": space.id(), "name": name, "seq": event.seq });
+    let text = || {
+        format!(
+            "{name}: the gossip topic has a new secret; members move to it once they have synced, \
+             and tickets from before lead to the old one"
+        )
+    };
+    teller.answer(&answer, text).await?;
+    go_live(host, space.id(), teller).await.map(|_is_live| ())
 }
 
 /// Has an invite that came in a ticket turned into a grant, by the first of the peers that does.
-/// Where there is none, or none of them does, what comes next shows whether it is needed.
+/// Answers what is to be told if one of them refused it and nothing of the space is here. Where
+/// there is none, or none of the peers can be asked, what comes next shows whether it is needed.
 pub(super) async fn use_invitation(
     host: &Host,
     space: SpaceId,
     peers: &[EndpointAddr],
-) -> Result<(), CliError> {
+) -> Result<Option<String>, CliError> {
     let folder = host.folder();
     let spaces = folder.blocking(DataFolder::spaces).await?;
-    let Some(known) = spaces.get(space) else {
-        return Ok(());
+    let known = spaces.get(space);
+    let Some((known, bytes)) = known.and_then(|known| Some((known, known.invitation()?))) else {
+        return Ok(None);
     };
-    let Some(invitation) = known.invitation() else {
-        return Ok(());
-    };
-    let invitation = match Invitation::from_bytes(invitation.into()) {
+    let invitation = match Invitation::from_bytes(bytes.into()) {
         Ok(invitation) => invitation,
         Err(error) => {
             tracing::warn!(%error, "an invitation cannot be read");
-            return Ok(());
+            return Ok(None);
         }
     };
     let key_of_author = folder.blocking(|folder| folder.author_key(DEFAULT_AUTHOR));
-    let author = key_of_author.await?.id();
+    let author = key_of_author.await?;
+    let mut refused = false;
     for peer in peers {
-        let asked = host.node().redeem(peer.clone(), &invitation, Some(author));
+        let asked = host.node().redeem(peer.clone(), &invitation, Some(&author));
         match asked.await {
             Ok(()) => {
                 tracing::info!(peer = %peer.id.fmt_short(), "invited");
@@ -201,11 +234,24 @@ pub(super) async fn use_invitation(
                         Ok(())
                     })
                 });
-                return forgetting.await;
+                return forgetting.await.map(|()| None);
             }
-            Err(RedeemError::Refused) => tracing::info!("the invitation was refused"),
+            Err(RedeemError::Refused) => refused = true,
             Err(error) => tracing::info!(%error, "trying the next peer, if there is one"),
         }
     }
-    Ok(())
+    // Whoever holds the space was let in another way.
+    if !refused || host.node().space(space).summary().await?.is_some() {
+        return Ok(None);
+    }
+    let why = if now_ms() > invitation.invite().expires_ms {
+        "it has expired"
+    } else {
+        "it was used or cancelled, the owner revoked this node or author by name, or the node that \
+         was asked does not hold the owner's key"
+    };
+    Ok(Some(format!(
+        "the invite to {} was refused: {why}; ask the owner for a new one",
+        known.name
+    )))
 }

@@ -12,11 +12,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
-use super::{Context, name_of, space::ticket, wanted_space};
+use super::{Context, members::use_invitation, name_of, space::ticket, wanted_space};
 use crate::{
     args::ServeArgs,
     control,
-    error::CliError,
+    error::{CliError, chain},
     folder::{DataFolder, KnownSpace},
     host::{self, Held, Host, Role, Served},
     input::{self, FIRST_KIND, InputError},
@@ -117,7 +117,7 @@ async fn announce(context: &Context, host: &Host) -> Result<(), CliError> {
         } else {
             let spaces = count(names.len() as u64, "space");
             eprintln!(
-                "serving {spaces} ({}) to whoever knows a space's id; Ctrl-C ends",
+                "serving {spaces} ({}) to those whom their owners let in; Ctrl-C ends",
                 names.join(", ")
             );
         }
@@ -141,12 +141,34 @@ async fn go_live(context: &Context, host: &Host) -> Result<(), CliError> {
     let known = host.folder().blocking(DataFolder::spaces).await?;
     spaces.extend(known.iter().map(|space| space.id));
     for space in spaces {
-        if let Err(error) = host.go_live(space).await {
-            context.output.warn(&format!(
-                "{} is served without gossip: {error}",
-                name_of(host.folder(), space).await?
-            ));
-        }
+        let known = known.get(space).filter(|_| host.served().contains(space));
+        let Some(invited) = known.filter(|known| known.invitation().is_some()) else {
+            join_topic(context.output, host, space).await?;
+            continue;
+        };
+        // Nobody waits for the peers that are to take the invite.
+        let (output, host, peers) = (context.output, host.clone(), invited.peers.clone());
+        n0_future::task::spawn(async move {
+            let joining = async {
+                if let Some(refused) = use_invitation(&host, space, &peers).await? {
+                    output.warn(&refused);
+                }
+                join_topic(output, &host, space).await
+            };
+            if let Err(error) = joining.await {
+                output.warn(&chain(&error));
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn join_topic(output: Output, host: &Host, space: SpaceId) -> Result<(), CliError> {
+    if let Err(error) = host.go_live(space).await {
+        output.warn(&format!(
+            "{} is served without gossip: {error}",
+            name_of(host.folder(), space).await?
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `space create`, `join` and `list`.
+//! `space create`, `join`, `ticket` and `list`; who may do what is next door, in `members`.
 
 use headwater::{EventDraft, Roles, SpaceId, Subject, node_key, now_ms, wire::Grant};
 use iroh::EndpointAddr;
@@ -13,7 +13,7 @@ use crate::{
     args::SpaceCommand,
     control::{self, Access, Request, Teller},
     error::CliError,
-    folder::random_bytes,
+    folder::{DataFolder, random_bytes},
     host::Host,
     ticket::SpaceTicket,
 };
@@ -52,6 +52,7 @@ pub(super) async fn run(context: &Context, command: SpaceCommand) -> Result<(), 
             };
             ask(context, &space, access).await
         }
+        SpaceCommand::RotateSecret { space } => ask(context, &space, Access::RotateSecret).await,
     }
 }
 
@@ -98,15 +99,15 @@ pub(super) async fn carry_out(
     let (owned_name, author) = (name.to_owned(), author.to_owned());
     let making = folder.blocking(move |folder| {
         folder.spaces()?.check_name(&owned_name)?;
-        Ok((folder.author_key(&author)?, random_bytes()?))
+        let node = folder.node_key()?.public();
+        Ok((folder.author_key(&author)?, random_bytes()?, node))
     });
-    let (owner, secret) = making.await?;
+    let (owner, secret, node) = making.await?;
     let space = host.node().create_space(&owner).await?;
     // The gossip topic follows from it, so that the space can be live.
     let grant = if closed {
         // The others' nodes serve this one, and believe it.
-        let node = node_key(folder.node_key()?.public());
-        Grant::new(node, Roles::READ | Roles::PROVIDE)
+        Grant::new(node_key(node), Roles::READ | Roles::PROVIDE)
     } else {
         open_to_all()
     };
@@ -159,9 +160,12 @@ pub(super) async fn carry_out_joined(
     space: SpaceId,
     teller: &Teller,
 ) -> Result<(), CliError> {
-    let known = host.folder().spaces()?;
+    let known = host.folder().blocking(DataFolder::spaces).await?;
     let peers = known.get(space).map(|known| known.peers.clone());
-    members::use_invitation(host, space, &peers.unwrap_or_default()).await?;
+    let peers = peers.unwrap_or_default();
+    if let Some(refused) = members::use_invitation(host, space, &peers).await? {
+        teller.warn(refused).await?;
+    }
     go_live(host, space, teller).await.map(|_is_live| ())
 }
 

@@ -148,6 +148,31 @@ fn tell_live(status: &LiveStatus, text: &mut String, value: Option<&mut Value>) 
         counters.pulls,
         counters.pulls_failed,
     );
+    for it in status.standings.iter().filter(|it| it.demerits > 0) {
+        let (peer, counters) = (it.peer.fmt_short(), &it.counters);
+        let caught = if it.caught { ", caught lying" } else { "" };
+        *text += &format!(
+            "\n  behind  {peer}: {} of {} promises broken, {} withheld, {} of {} pulls failed{caught}",
+            counters.promises_broken,
+            counters.promises_kept + counters.promises_broken,
+            counters.withheld,
+            counters.pulls_failed,
+            counters.pulls,
+        );
+    }
+    let standings = status.standings.iter().map(|it| {
+        json!({
+            "peer": it.peer.to_string(),
+            "demerits": it.demerits,
+            "caught": it.caught,
+            "pulls": it.counters.pulls,
+            "pulls_failed": it.counters.pulls_failed,
+            "promises_kept": it.counters.promises_kept,
+            "promises_broken": it.counters.promises_broken,
+            "withheld": it.counters.withheld,
+            "unproven": it.counters.unproven,
+        })
+    });
     let full = |peers: &[EndpointId]| -> Vec<_> { peers.iter().map(ToString::to_string).collect() };
     let backed_off = status
         .backed_off
@@ -166,6 +191,7 @@ fn tell_live(status: &LiveStatus, text: &mut String, value: Option<&mut Value>) 
             "pulls": counters.pulls,
             "pulls_failed": counters.pulls_failed,
             "backed_off": backed_off.collect::<Vec<_>>(),
+            "standings": standings.collect::<Vec<_>>(),
             "history_complete": status.history_complete,
         });
     }

@@ -49,7 +49,9 @@ pub(super) async fn carry_out(
     teller: &Teller,
 ) -> Result<(), CliError> {
     let name = name_of(host.folder(), space).await?;
-    use_invitation(host, space, peers).await?;
+    if let Some(refused) = use_invitation(host, space, peers).await? {
+        teller.warn(refused).await?;
+    }
     // The peer may lack something of it, too.
     let served = host.serve_meanwhile(space);
     let report = from_first_reachable(teller, host.node(), space, peers).await?;
@@ -207,5 +209,13 @@ pub(crate) fn truncation(report: &SyncReport) -> Option<String> {
         SyncOutcome::Truncated(Truncation::Stubbed) => {
             Some("the peer had only stubs of some events".into())
         }
+        SyncOutcome::Truncated(Truncation::NotAccepted { authors }) => Some(format!(
+            "much of {} is not accepted here; the next sync leaves them out",
+            count(authors, "author")
+        )),
+        SyncOutcome::Truncated(Truncation::OverQuota { authors }) => Some(format!(
+            "{} would take more space here than they may",
+            count(authors, "author")
+        )),
     }
 }

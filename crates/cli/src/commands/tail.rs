@@ -52,7 +52,9 @@ pub(super) async fn carry_out(
     if peers.is_empty() && host.node().space(space).summary().await?.is_none() {
         return Err(CliError::NoPeer(space));
     }
-    use_invitation(host, space, peers).await?;
+    if let Some(refused) = use_invitation(host, space, peers).await? {
+        teller.warn(refused).await?;
+    }
     // Before anything is pulled, so that nothing is missed.
     let items = host.node().space(space).subscribe(from);
     // The last tail of a space takes it along when it ends.

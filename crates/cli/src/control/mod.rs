@@ -26,6 +26,7 @@
 //!
 //!  Said      Answer { json, text }   a line of the answer, in both forms
 //!            Note(text)              a line for people
+//!            Aside(text)             the same, beside the answer: on standard error
 //!            Lines(bytes)            whole lines of an export, to be printed as they are
 //!            Progress(…)             how far it is
 //!            Warning(text)           what did not end the call
@@ -130,6 +131,8 @@ pub(crate) enum Access {
     Revoke { key: Option<[u8; 32]>, roles: u8 },
     /// Make a ticket with an invitation.
     Invite { roles: u8, valid_secs: u64 },
+    /// Move the space's gossip to a new topic.
+    RotateSecret,
 }
 
 /// What a host says first to whoever comes.
@@ -158,6 +161,7 @@ pub(crate) struct Call {
 pub(crate) enum Said {
     Answer { json: String, text: String },
     Note(String),
+    Aside(String),
     Lines(Bytes),
     Progress(Progress),
     Warning(String),

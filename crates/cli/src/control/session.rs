@@ -185,6 +185,7 @@ async fn print(output: Output, mut replies: mpsc::Receiver<Said>) -> Result<(), 
                 output.raw(if output.is_json() { &json } else { &text })?;
             }
             Ok(Some(Said::Note(text))) => output.line(&text)?,
+            Ok(Some(Said::Aside(text))) => output.aside(&text),
             Ok(Some(Said::Lines(bytes))) => lines.write_all(&bytes).map_err(CliError::Output)?,
             Ok(Some(Said::Progress(progress))) => {
                 if output.is_json() {

@@ -201,8 +201,14 @@ async fn answer(host: &Host, stream: UnixStream, owner: u32) -> io::Result<()> {
     }
     let stays = host.is_serving();
     let (connection, _hello, mut calls) = greet(stream, Hello::Ready { stays }).await?;
-    if let Some(call) = calls.recv().await.map_err(io::Error::other)? {
-        carry_out(host, call).await;
+    match calls.recv().await {
+        Ok(Some(call)) => carry_out(host, call).await,
+        Ok(None) => {}
+        // It only looked whether somebody is here.
+        Err(base::RecvError::Receive(error)) => {
+            tracing::debug!(%error, "a caller left without a call");
+        }
+        Err(error) => return Err(io::Error::other(error)),
     }
     drop(calls);
     // Until the caller has read everything and hangs up, by whatever way.

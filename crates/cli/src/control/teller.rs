@@ -40,6 +40,15 @@ impl Teller {
         self.say(Said::Note(text.into())).await
     }
 
+    /// A line for people on standard error, where the answer must stand alone; nothing for scripts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::answer`].
+    pub(crate) async fn aside(&self, text: String) -> Result<(), CliError> {
+        self.say(Said::Aside(text)).await
+    }
+
     /// Whole lines of an export.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Who may do what in a space, as the command line says and shows it.
 
-use crate::harness::{Node, create, objects};
+use crate::harness::{Node, create, objects, until};
 
 fn events(node: &Node, space: &str) -> usize {
     objects(&node.export(space)).len()
@@ -57,7 +57,10 @@ fn a_revoked_writer_is_cut_off_and_a_granted_one_is_back() {
     a.json(&["space", "revoke", "notes", author, "write"]);
     b.json(&["sync", &space]);
     let refused = b.fails(&["append", &space, "two"], 1);
-    assert!(refused.contains("accepted"), "{refused}");
+    assert!(
+        refused.contains("accepted") && refused.contains("space grant"),
+        "{refused}"
+    );
     let members = b.json(&["space", "members", &space]);
     assert_eq!(members["members"][0]["last_accepted"], 1);
     a.json(&["space", "grant", "notes", author, "write"]);
@@ -66,8 +69,91 @@ fn a_revoked_writer_is_cut_off_and_a_granted_one_is_back() {
     b.json(&["sync", &space]);
     assert_eq!(events(&a, "notes"), all + 3);
 
-    b.fails(&["space", "grant", &space, "anyone", "read"], 1);
+    let refused = b.fails(&["space", "grant", &space, "anyone", "read"], 2);
+    assert!(refused.contains("owner"), "{refused}");
     a.fails(&["space", "grant", "notes", "b", "read"], 2);
+}
+
+/// The warnings that a command that fails with this code gives before it does.
+fn warned(node: &Node, words: &[&str], code: i32) -> Vec<String> {
+    let output = node.run(words);
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    let lines = objects(&output.stderr);
+    lines
+        .iter()
+        .filter_map(|line| Some(line["warning"].as_str()?.to_owned()))
+        .collect()
+}
+
+#[test]
+fn an_invite_that_is_refused_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| Node::init(&dir, name));
+    a.json(&["space", "create", "notes", "--closed"]);
+    let _server = a.serve();
+    let invite = || a.json(&["space", "invite", "notes"]);
+
+    let used = invite();
+    for node in [&b, &c] {
+        let ticket = used["ticket"].as_str().unwrap();
+        node.json(&["space", "join", ticket, "--name", "notes"]);
+    }
+    b.json(&["sync", "notes"]);
+    let said = warned(&c, &["sync", "notes"], 5);
+    assert!(said[0].contains("used") && said[0].contains("a new one"));
+
+    // Its key stands beside the ticket, and cancels it.
+    let cancelled = invite();
+    let key = cancelled["key"].as_str().unwrap();
+    a.json(&["space", "revoke", "notes", key, "read+write"]);
+    let ticket = cancelled["ticket"].as_str().unwrap();
+    let said = warned(&c, &["sync", ticket], 5);
+    assert!(said[0].contains("cancelled"), "{said:?}");
+    let good = invite();
+    let ticket = good["ticket"].as_str().unwrap();
+    assert_eq!(c.json(&["sync", ticket])["outcome"], "complete");
+    let never = a.run(&["space", "invite", "notes", "--hours", "0"]);
+    assert_eq!(never.status.code(), Some(2));
+}
+
+#[test]
+fn a_node_that_serves_uses_the_invite_it_was_given_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    a.json(&["space", "create", "notes", "--closed"]);
+    a.json(&["append", "notes", "hello"]);
+    let _server = a.serve();
+    let invited = a.json(&["space", "invite", "notes"]);
+    let ticket = invited["ticket"].as_str().unwrap();
+    b.json(&["space", "join", ticket, "--name", "notes"]);
+    let _other = b.serve();
+    until("the space comes to whoever serves it", || {
+        let output = b.run(&["export", "notes"]);
+        output.status.success() && output.stdout == a.export("notes")
+    });
+}
+
+#[test]
+fn the_owner_alone_changes_a_topics_secret_and_the_running_node_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
+    let space = create(&a, "notes");
+    a.json(&["space", "rotate-secret", "notes"]);
+    let server = a.serve();
+    b.json(&["sync", server.ticket(&space)]);
+    b.fails(&["space", "rotate-secret", &space], 2);
+    let _other = b.serve();
+    let old = a.json(&["space", "ticket", "notes"])["ticket"].clone();
+    let changed = a.json(&["space", "rotate-secret", "notes"]);
+    assert_eq!(changed["space"], space.as_str());
+    assert_ne!(a.json(&["space", "ticket", "notes"])["ticket"], old);
+    until(
+        "the other one hears of it, and of what comes on the new topic",
+        || {
+            a.json(&["append", "notes", "more"]);
+            a.export("notes") == b.export(&space)
+        },
+    );
 }
 
 #[test]

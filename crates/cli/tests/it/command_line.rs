@@ -287,7 +287,8 @@ fn every_failure_has_its_exit_code() {
     let nowhere = Node {
         data: dir.path().join("nowhere"),
     };
-    assert!(nowhere.fails(&["status"], 2).contains("headwater init"));
+    let said = nowhere.fails(&["status"], 2);
+    assert!(said.contains("headwater --data") && said.contains(" init"));
     let (a, b) = (Node::init(&dir, "a"), Node::init(&dir, "b"));
     let space = create(&a, "notes");
     assert!(a.fails(&["space", "create", "notes"], 2).contains("exists"));

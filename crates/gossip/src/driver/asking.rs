@@ -316,6 +316,7 @@ impl Driver {
         self.link.set_alone(false);
         self.shared
             .announcer(|it, now| it.handle_neighbor_up(peer_id(peer), now));
+        self.heed_caught(peer);
     }
 
     fn dismiss(&mut self, peer: EndpointId) {

@@ -138,7 +138,7 @@ impl Driver {
                 }
                 let said = &proven.announcement;
                 // Overtaken by a later one, and with nothing to say but what that said better.
-                let outdated = !proven.newest && said.changed.is_empty() && said.inline.is_empty();
+                let outdated = !proven.newest && said.is_periodic();
                 if !outdated {
                     self.waiting.push(proven);
                 }

@@ -19,15 +19,21 @@ mod old;
 mod receive;
 mod send;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use headwater::{Growth, LogGrowth, Space, SyncError, SyncOptions, SyncOutcome, SyncReport};
-use headwater_proto::announcer::{Announcer, AnnouncerOutput, Grown, PullEnded};
+use headwater::{
+    Growth, LogGrowth, Space, SyncError, SyncHandle, SyncOptions, SyncOutcome, SyncReport,
+};
+use headwater_proto::announcer::{Announcer, AnnouncerOutput, Grown, PeerId, PullEnded};
 use headwater_wire::{AuthorId, HeadsDigest};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::TopicId;
 use n0_future::{FuturesUnordered, StreamExt, boxed::BoxFuture, future::poll_once, time};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::{
@@ -51,6 +57,13 @@ pub(crate) use receive::Seldom;
 /// How long growth waits to be counted into the digest. A burst then costs one look into the
 /// store, and a single event is with everybody before the bridges do their accounts.
 const REPORT_AFTER: Duration = Duration::from_millis(2);
+
+/// How often the announcer hears that a pull moves: often against the ten seconds after which one
+/// that does not counts as stalled.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a sync that is given up may take to tell its peer. Its place is free meanwhile.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a handle asks of the loop.
 #[derive(Debug)]
@@ -117,6 +130,8 @@ pub(crate) struct Driver {
     /// When to tell of it, and of the digest.
     pub(crate) report_at: Option<time::Instant>,
     pub(crate) pulls: FuturesUnordered<BoxFuture<PullEnd>>,
+    /// How to end those under way that the announcer asked for.
+    pub(crate) may_give_up: HashMap<EndpointId, oneshot::Sender<()>>,
     /// When messages dropped unread are told of as lost.
     pub(crate) unread: Seldom,
 }
@@ -222,6 +237,7 @@ impl Driver {
                         it.handle_pull_ended(peer, PullEnded::Failed, now);
                     }),
                 },
+                AnnouncerOutput::GiveUp { peer } => self.give_up(&peer),
                 AnnouncerOutput::HistorySynced {
                     provider,
                     still_pending,
@@ -244,8 +260,12 @@ impl Driver {
         if self.digest == HeadsDigest::EMPTY {
             return;
         }
-        let policy = self.space.node().policy();
-        let trusted = policy.trusts(provider, self.space.id());
+        let node = self.space.node();
+        if node.is_caught(provider) {
+            // Whatever it says of what is complete.
+            return;
+        }
+        let trusted = node.trusts(provider, self.space.id());
         let neighbors = self.shared.neighbors();
         if self.history.vouched(provider, trusted, &neighbors) {
             debug!("history complete");
@@ -354,19 +374,46 @@ impl Driver {
         self.metrics.pulls_started.inc();
         debug!(peer = %peer.fmt_short(), "pulling");
         let (space, may_read) = (self.space.clone(), self.asking.may_read(peer));
+        let shared = Arc::clone(&self.shared);
+        let (give_up, given_up) = oneshot::channel();
+        self.may_give_up.retain(|_, ended| !ended.is_closed());
+        self.may_give_up.insert(peer, give_up);
         let pull = async move {
             let may_read = may_read.await;
             if may_read != Some(true) {
                 return (peer, Err(NotAdmitted(may_read)));
             }
             let addr = EndpointAddr::from(peer);
-            let ended = space.sync_with_options(addr, SyncOptions::default());
-            (peer, Ok(ended.await))
+            let sync = space.sync_with_options(addr, SyncOptions::default());
+            (peer, Ok(watched(sync, given_up, &shared, peer).await))
         };
         self.pulls.push(Box::pin(pull));
     }
 
+    fn give_up(&mut self, peer: &PeerId) {
+        let id = endpoint_id(peer);
+        let pull = id.and_then(|id| self.may_give_up.remove(&id));
+        if pull.is_some_and(|pull| pull.send(()).is_ok()) {
+            debug!(?peer, "giving a pull up: others need its place");
+            self.metrics.pulls_given_up.inc();
+        }
+    }
+
+    /// Looks whether a peer is known to have lied, by whatever sync.
+    pub(super) fn heed_caught(&self, peer: EndpointId) {
+        if !self.space.node().is_caught(peer) {
+            return;
+        }
+        let id = peer_id(peer);
+        if self.shared.announcer(|it, now| it.handle_caught(id, now)) {
+            warn!(peer = %peer.fmt_short(), "its receipts contradict each other: it vouches for nothing");
+            self.metrics.providers_caught.inc();
+            self.shared.tell(BridgeEvent::ProviderCaught(peer));
+        }
+    }
+
     async fn on_pulled(&mut self, peer: EndpointId, end: Pulled) {
+        self.heed_caught(peer);
         while let Some(grown) = poll_once(self.growth.next()).await {
             self.on_grown(grown).await;
         }
@@ -390,10 +437,19 @@ impl Driver {
                 PullEnded::Failed
             }
         };
-        self.shared.announcer(|it, now| {
+        let count = |it: &Announcer| {
+            let counters = it.counters();
+            [counters.promises_broken, counters.withheld]
+        };
+        let grew = self.shared.announcer(|it, now| {
+            let before = count(it);
             it.handle_held(held);
             it.handle_pull_ended(peer_id(peer), ended, now);
+            let after = count(it);
+            [after[0] - before[0], after[1] - before[1]]
         });
+        self.metrics.promises_broken.inc_by(grew[0]);
+        self.metrics.withheld.inc_by(grew[1]);
     }
 
     fn judge(
@@ -408,6 +464,12 @@ impl Driver {
                 self.metrics.events_pulled.inc_by(report.events);
                 if report.events > 0 {
                     self.metrics.pulls_with_events.inc();
+                }
+                if report.events == 0 && report.refused_bytes > 0 {
+                    self.metrics.pulls_truncated.inc();
+                    debug!(%peer, outcome = ?report.outcome, "a pull brought what is not stored");
+                    // Nobody's fault, and not to be done again at once.
+                    return PullEnded::Truncated;
                 }
                 if report.outcome == SyncOutcome::Complete {
                     self.metrics.pulls_completed.inc();
@@ -440,6 +502,36 @@ impl std::fmt::Debug for Driver {
         f.debug_struct("Driver")
             .field("space", &self.space.id())
             .finish_non_exhaustive()
+    }
+}
+
+/// Tells the announcer that a sync moves, until it ends or is given up.
+async fn watched(
+    mut sync: SyncHandle,
+    mut given_up: oneshot::Receiver<()>,
+    shared: &Shared,
+    peer: EndpointId,
+) -> Result<SyncReport, SyncError> {
+    let mut told: Option<time::Instant> = None;
+    loop {
+        tokio::select! {
+            progress = sync.next() => {
+                if progress.is_none() {
+                    return sync.await;
+                }
+                let now = time::Instant::now();
+                if told.is_none_or(|told| now.duration_since(told) >= PROGRESS_EVERY) {
+                    told = Some(now);
+                    shared.announcer(|it, now| it.handle_pull_progress(peer_id(peer), now));
+                }
+            }
+            Ok(()) = &mut given_up => {
+                // What was stored stays; the peer is told as it can be.
+                sync.stop();
+                let ended = time::timeout(GIVE_UP_WITHIN, sync).await;
+                return ended.unwrap_or(Err(SyncError::Stopped));
+            }
+        }
     }
 }
 

@@ -150,6 +150,7 @@ impl Driver {
                 digest: heard.digest,
                 periodic: heard.periodic,
                 claims: heard.claims,
+                forks: heard.forks,
             };
             self.shared.announcer(|it, now| {
                 it.handle_announcement(heard, now);

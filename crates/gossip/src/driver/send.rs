@@ -1,6 +1,6 @@
 //! What goes out over the topic.
 
-use headwater_wire::{AuthorId, SignedHead};
+use headwater_wire::{AuthorId, ClockEntry, SignedHead};
 use tracing::{debug, error, warn};
 
 use super::Driver;
@@ -25,8 +25,12 @@ impl Driver {
         }
         let mut heads: Vec<SignedHead> = Vec::with_capacity(changed.len());
         let mut runs = Vec::with_capacity(inline.len());
+        let mut forked: Vec<ClockEntry> = Vec::new();
         for author in changed {
-            heads.extend(self.signed_head(author).await);
+            match self.signed_head(author).await {
+                Some(head) => heads.push(head),
+                None => forked.extend(self.cut_of(author).await),
+            }
         }
         for author in inline {
             match self.fresh.take(&author) {
@@ -37,13 +41,19 @@ impl Driver {
                 None => heads.extend(self.signed_head(author).await),
             }
         }
-        if !periodic && heads.is_empty() && runs.is_empty() {
-            // All of it was cut meanwhile: whoever hears of it compares digests.
+        if !forked.is_empty() {
+            // Whoever is cut because of it finds this digest.
+            self.read_digest().await;
+        }
+        if !periodic && heads.is_empty() && runs.is_empty() && forked.is_empty() {
+            // All of it went meanwhile: whoever hears of it compares digests.
             periodic = true;
             self.read_digest().await;
         }
         heads.sort_by_key(|head| head.author);
         heads.dedup_by_key(|head| head.author);
+        forked.sort_by_key(|log| log.author);
+        forked.dedup_by_key(|log| log.author);
         let mut announcement = HeadAnnouncement {
             space: self.space.id(),
             sender: self.key.public(),
@@ -51,6 +61,7 @@ impl Driver {
             scope: Scope::Everything,
             digest: self.digest,
             changed: heads,
+            forked,
             inline: runs,
         };
         let mut signed = announcement.sign(&self.key, self.max_bytes);
@@ -63,6 +74,7 @@ impl Driver {
             periodic = true;
             announcement.digest = self.read_digest().await;
             announcement.changed.clear();
+            announcement.forked.clear();
             announcement.inline.clear();
             signed = announcement.sign(&self.key, self.max_bytes);
         }
@@ -80,6 +92,7 @@ impl Driver {
         }
         debug!(
             heads = announcement.changed.len(),
+            forks = announcement.forked.len(),
             runs = announcement.inline.len(),
             bytes = len,
             "announced"
@@ -87,10 +100,24 @@ impl Driver {
         self.metrics.announcements_sent.inc();
         self.metrics.announcement_bytes_sent.inc_by(len as u64);
         self.metrics
+            .forks_announced
+            .inc_by(announcement.forked.len() as u64);
+        self.metrics
             .runs_sent_inline
             .inc_by(announcement.inline.len() as u64);
         if periodic {
             self.metrics.announcements_periodic_sent.inc();
+        }
+    }
+
+    /// What shows of a log, if it is cut.
+    async fn cut_of(&mut self, author: AuthorId) -> Option<ClockEntry> {
+        match self.space.head(author).await {
+            Ok(record) => record.map(|record| record.entry).filter(|it| it.forked),
+            Err(error) => {
+                warn!(%error, author = %author.fmt_short(), "cannot announce a fork");
+                None
+            }
         }
     }
 

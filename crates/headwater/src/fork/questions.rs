@@ -13,7 +13,9 @@ use headwater_wire::{
 };
 use iroh::EndpointId;
 
-use crate::{apply, blocking::blocking, conduct, node::Inner, serve, sync::SyncError};
+use crate::{
+    apply, blocking::blocking, commit::Origin, conduct, node::Inner, serve, sync::SyncError,
+};
 
 /// One log, and the peer it is spoken of with.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(super) enum Answer {
     Branch(Option<Run>),
     Verified(Box<Result<VerifiedForkProof, ForkProofError>>),
     Cut(ForkLog),
+    Evidence(Vec<Run>),
+    Absorbed,
     Applied(Vec<AppliedRun>),
     InvalidRun(RunError),
     Runs(Vec<StoredRun>),
@@ -56,10 +60,7 @@ impl Log {
                 Ok(Answer::Log(log.await?))
             }
             ForkOutput::ReadChain { author, seqs } => {
-                if self.is_asked {
-                    let cost = (seqs.len() as u64).div_ceil(conduct::COMPARED);
-                    inner.conduct.charge(self.peer, cost);
-                }
+                self.charge(&inner, seqs.len());
                 let chain =
                     move |store: &dyn LogStore, space: &SpaceId| store.chain(space, &author, &seqs);
                 Ok(Answer::Chain(self.read(&inner, chain).await?))
@@ -80,6 +81,13 @@ impl Log {
                 let log = self.read(&inner, move |store, space| log(store, space, &author));
                 Ok(Answer::Cut(log.await?))
             }
+            ForkOutput::ReadEvidence(subjects) => {
+                self.charge(&inner, subjects.len());
+                let evidence =
+                    move |store: &dyn LogStore, space: &SpaceId| store.evidence(space, &subjects);
+                Ok(Answer::Evidence(self.read(&inner, evidence).await?))
+            }
+            ForkOutput::Absorb(runs) => self.absorb(inner, runs).await,
             ForkOutput::Apply(runs) => self.apply(inner, runs).await,
             ForkOutput::ReadRuns { wants, max_bytes } => {
                 let runs = move |store: &dyn LogStore, space: &SpaceId| {
@@ -116,20 +124,43 @@ impl Log {
         blocking(move || proof.verify(&space)).await
     }
 
+    /// What a peer that asks has made us look up, or check the signatures of.
+    fn charge(&self, inner: &Inner, count: usize) {
+        if self.is_asked {
+            let cost = (count as u64).div_ceil(conduct::COMPARED);
+            inner.conduct.charge(self.peer, cost);
+        }
+    }
+
+    /// Takes in what an owner has revoked. Such runs lack payloads, so they go nowhere else.
+    async fn absorb(self, inner: Arc<Inner>, runs: Vec<Run>) -> Result<Answer, SyncError> {
+        self.charge(
+            &inner,
+            runs.len().saturating_mul(conduct::COMPARED as usize),
+        );
+        let verified = match apply::verify_evidence(&inner, self.space, runs).await {
+            Ok(verified) => verified,
+            Err(invalid) => return Ok(Answer::InvalidRun(invalid)),
+        };
+        let absorbed = inner.writer.absorb(verified, self.peer).await;
+        absorbed
+            .map_err(|_stopped| SyncError::ShuttingDown)?
+            .map_err(SyncError::Store)?;
+        Ok(Answer::Absorbed)
+    }
+
     async fn apply(self, inner: Arc<Inner>, runs: Vec<Run>) -> Result<Answer, SyncError> {
         let verified = match apply::verify(Arc::clone(&inner), self.space, runs).await {
             Ok(verified) => verified,
             Err(invalid) => return Ok(Answer::InvalidRun(invalid)),
         };
         let heads: Vec<_> = verified.iter().map(VerifiedRun::head).collect();
-        let queued = inner.writer.store(verified, Some(self.peer)).await;
+        let queued = inner.writer.store(verified, Origin::Asked(self.peer)).await;
         let reply = queued.map_err(|_stopped| SyncError::ShuttingDown)?.await;
         let outcomes = reply
             .map_err(|_stopped| SyncError::ShuttingDown)?
+            .whole()
             .map_err(SyncError::Store)?;
-        if let Err(invalid) = apply::blamed(&outcomes) {
-            return Ok(Answer::InvalidRun(invalid));
-        }
         let applied = heads.into_iter().zip(outcomes);
         let applied = applied.map(|(head, outcome)| AppliedRun { head, outcome });
         Ok(Answer::Applied(applied.collect()))
@@ -140,7 +171,13 @@ impl Log {
 fn log(store: &dyn LogStore, space: &SpaceId, author: &AuthorId) -> Result<ForkLog, StoreError> {
     let fork = store.fork(space, author)?;
     let head = store.head(space, author)?.map(|record| record.entry.head);
+    let owner = store.summary(space)?.map(|held| held.owner);
+    let revoked = match owner == Some(*author) {
+        true => Some(store.revoked(space)?),
+        false => None,
+    };
     Ok(ForkLog {
+        revoked,
         end: store.stored_end(space, author)?,
         head: head.filter(|head| *head != AuthorHead::NONE),
         fork: fork.map(|fork| KnownFork {

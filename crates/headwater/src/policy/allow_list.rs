@@ -106,6 +106,12 @@ impl AccessPolicy for AllowList {
         lists.is_some_and(|lists| lists.providers.contains(&remote))
     }
 
+    fn names(&self, remote: EndpointId) -> bool {
+        let is_listed =
+            |lists: &Lists| lists.readers.contains(&remote) || lists.providers.contains(&remote);
+        self.spaces().values().any(is_listed)
+    }
+
     fn changes(&self) -> Changes {
         self.0.signal.changes()
     }

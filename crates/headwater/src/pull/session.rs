@@ -7,11 +7,14 @@ use headwater_proto::{
     SessionError, SyncEnd,
 };
 use headwater_store::StoreError;
-use headwater_wire::{AppendError, AuthorId, CloseCode};
+use headwater_wire::{Answered, AppendError, AuthorId, CloseCode, Refutation};
 use n0_future::time::{Instant, timeout};
 use tracing::debug;
 
-use super::{Pull, at};
+use super::{
+    Pull, at,
+    behind::{Behind, Next},
+};
 use crate::{
     apply::{Applier, ApplyError},
     blocking::{Panicked, Queries, blocking},
@@ -20,8 +23,9 @@ use crate::{
     fork::Repairs,
     frames::{FrameReader, FrameWriter},
     limits::Limits,
+    node::Inner,
     policy::node_key,
-    sync::{SyncError, SyncReport},
+    sync::{SyncError, SyncHandle, SyncOptions, SyncReport},
 };
 
 /// How long a peer may take to end its stream when a live sync is stopped.
@@ -38,8 +42,13 @@ pub(super) struct Session {
     transfer: Transfer,
     /// The authors left out because they forked.
     pub(super) repairs: Repairs,
+    /// Authors above a quota, whom the request leaves out.
+    pub(super) over_quota: Vec<AuthorId>,
+    behind: Behind,
     /// The history of a live sync, complete but for these authors.
     unreported: Option<Box<SyncEnd>>,
+    /// What the receipt proves beside an earlier one.
+    pub(super) refutation: Option<Box<Refutation>>,
     /// When the history was complete.
     pub(super) complete_at: Option<Duration>,
     /// The report on the history, once it is complete.
@@ -80,10 +89,17 @@ impl Pull<'_> {
             digest: held.digest,
             authors: held.authors,
         });
+        let except = inner.left_out.of(space, &*inner.policy);
+        let is_over = |author: &AuthorId| except.over_quota.binary_search(author).is_ok();
+        let unaccepted = except.authors.iter().copied();
+        let unaccepted = unaccepted.filter(|author| !is_over(author));
+        let (policy, after) = (Arc::clone(&inner.policy), inner.limits.catch_up_after);
+        let behind = Behind::new(space, policy, unaccepted, after);
         let config = RequesterConfig {
             request_id: inner.next_request_id(),
             space,
             budget: self.options.budget,
+            except: except.authors,
             live: self.options.live,
             limits: inner.limits.session.clone(),
         };
@@ -96,7 +112,10 @@ impl Pull<'_> {
             queries: Queries::new(),
             transfer: Transfer::default(),
             repairs: Repairs::new(inner, &self.in_use.link, space),
+            over_quota: except.over_quota,
+            behind,
             unreported: None,
+            refutation: None,
             complete_at: None,
             history: None,
         })
@@ -107,6 +126,10 @@ impl Pull<'_> {
         let mut stopping = None;
         loop {
             if let Some(end) = self.take_outputs(running)? {
+                if running.session.is_cut() {
+                    running.reader.stop(CloseCode::Cancelled);
+                    running.writer.reset(CloseCode::Cancelled);
+                }
                 running.writer.finish();
                 return Ok(end);
             }
@@ -148,19 +171,26 @@ impl Pull<'_> {
                     let read = move || Answer::Heads(store.heads(&space, after, limit));
                     running.queries.ask(read);
                 }
-                RequesterOutput::Apply(runs) => running.applier.push(runs),
+                RequesterOutput::Apply(runs) => {
+                    let live = running.is_live();
+                    running.applier.push(runs, live);
+                }
                 RequesterOutput::Progress(progress) => {
                     self.feedback.progress.send_replace(Some(progress));
                 }
                 RequesterOutput::HistoryComplete(end) => {
                     running.complete_at = Some(running.now());
+                    running.note_answer(self.inner, &end);
                     running.add_repairs(&end);
                     running.unreported = Some(Box::new(end));
                     self.report_history(running);
                 }
                 RequesterOutput::Finished(end) => {
                     let now = running.now();
-                    running.complete_at.get_or_insert(now);
+                    if running.complete_at.is_none() {
+                        running.complete_at = Some(now);
+                        running.note_answer(self.inner, &end);
+                    }
                     return Ok(Some(end));
                 }
                 _ => debug!("the session asked for something unknown"),
@@ -183,6 +213,7 @@ impl Pull<'_> {
             applier,
             queries,
             repairs,
+            behind,
             ..
         } = running;
         tokio::select! {
@@ -204,6 +235,10 @@ impl Pull<'_> {
             },
             applied = applier.next() => match applied {
                 Ok(applied) => {
+                    behind.note(&applied);
+                    if !is_live {
+                        self.inner.left_out.note(self.space, &applied);
+                    }
                     if is_live {
                         // It is cut here: the peer had better know as well.
                         forked(&applied).for_each(|author| repairs.add(author));
@@ -219,6 +254,15 @@ impl Pull<'_> {
             answer = queries.next() => match answer.map_err(SyncError::from)? {
                 Answer::Head(head) => session.handle_owner_head(head.map_err(SyncError::store)?)?,
                 Answer::Heads(page) => session.handle_heads(page.map_err(SyncError::store)?)?,
+            },
+            next = behind.next(), if is_live => match next {
+                Next::Pull => {
+                    debug!("pulling what does not come live");
+                    let (inner, options) = (Arc::clone(self.inner), SyncOptions::default());
+                    let peer = self.in_use.link.connection.remote_id();
+                    behind.began(SyncHandle::start(inner, self.space, peer.into(), options));
+                }
+                Next::Wait => {}
             },
             () = at(deadline) => session.handle_timeout(started.elapsed())?,
             Some(()) = self.feedback.stop.recv() => return Err(SyncError::Stopped.into()),
@@ -270,7 +314,7 @@ impl Pull<'_> {
             while let Some(output) = running.session.poll_output() {
                 match output {
                     // The rest of a batch that had no room yet.
-                    RequesterOutput::Apply(runs) => running.applier.push(runs),
+                    RequesterOutput::Apply(runs) => running.applier.push(runs, true),
                     RequesterOutput::Finished(end) => return Ok(end),
                     _ => {}
                 }
@@ -305,6 +349,16 @@ impl Session {
     /// Whether the history is behind it, and the live part goes on.
     fn is_live(&self) -> bool {
         self.history.is_some() || self.unreported.is_some()
+    }
+
+    /// Lays the answer beside those before it.
+    fn note_answer(&mut self, inner: &Inner, end: &SyncEnd) {
+        self.refutation = end.receipt.and_then(|receipt| {
+            let request = self.session.request().clone();
+            inner
+                .note_answer(Answered { request, receipt })
+                .map(Box::new)
+        });
     }
 
     fn add_repairs(&mut self, end: &SyncEnd) {

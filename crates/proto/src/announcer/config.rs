@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 /// Bytes of an announcement beside its heads and runs, at most: tag, space, sender, two counters,
-/// scope, digest, the two list lengths and the sender's signature.
-pub const ANNOUNCEMENT_FIXED_BYTES: usize = 1 + 32 + 32 + 10 + 10 + 1 + 32 + 3 + 3 + 64;
+/// scope, digest, the three list lengths and the sender's signature.
+pub const ANNOUNCEMENT_FIXED_BYTES: usize = 1 + 32 + 32 + 10 + 10 + 1 + 32 + 3 + 3 + 3 + 64;
 
 /// Bytes of one signed head in an announcement, at most: author, seq, id, signature.
 pub const HEAD_BYTES: usize = 32 + 8 + 32 + 64;
@@ -92,10 +92,21 @@ pub struct AnnouncerConfig {
     /// much again, or a peer that stalls, and nobody is to wait for it until the sync gives it up.
     ///
     /// Of slow and other pulls together there are at most four times
-    /// [`pulls_at_once`](Self::pulls_at_once). So four peers that stall at the same time keep new
-    /// pulls from beginning, for as long as the sync puts up with each; then each rests, twice as
-    /// long each time. What is written meanwhile still arrives inside announcements.
+    /// [`pulls_at_once`](Self::pulls_at_once). If somebody else is to be asked then, the one is given
+    /// up that has not moved for longest, if that is as long as this.
     pub slow_pull: Duration,
+    /// After which time a pull that moves is given up as well, if it holds the last place and
+    /// somebody else is to be asked. 1 min: the sync goes on where it was once its peer is asked
+    /// again, so this costs a round trip; and peers that trickle hold a place no longer than that.
+    pub long_pull: Duration,
+    /// How long a peer is left alone after a pull that ended well without what the peer had announced.
+    /// 2 s, twice as long with each more: whoever announces what does not exist, hand in hand with
+    /// its author, causes no more pulls than that. A pull that brought what it was begun for is followed
+    /// by the next at any time: it is what a live space is there for, and one is under way at a time.
+    pub pull_pause: Duration,
+    /// Most heads and proofs remembered that a peer announced and did not bring, to notice it when
+    /// another brings them. 1,024; the oldest is forgotten first.
+    pub max_owed: usize,
     /// Largest announcement, in bytes: what the topic carries. 4,048: iroh-gossip's default of
     /// 4,096 less its own fields.
     pub max_content_bytes: usize,
@@ -138,6 +149,9 @@ impl Default for AnnouncerConfig {
             max_attempts: 4,
             pulls_at_once: 1,
             slow_pull: Duration::from_secs(10),
+            long_pull: Duration::from_mins(1),
+            pull_pause: Duration::from_secs(2),
+            max_owed: 1_024,
             max_content_bytes: 4_048,
             max_inline_bytes: 1_024,
             max_split: 4,

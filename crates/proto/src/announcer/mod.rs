@@ -57,13 +57,28 @@
 //! did not bring it, [`relay_tries`](AnnouncerConfig::relay_tries) times, the sender is asked.
 //!
 //! A pull that failed makes its peer rest, twice as long each time, and the next provider is asked
-//! at once. One that ended well without what the peer had announced lowers the peer. Both are
-//! forgotten as pulls succeed: claims are hints, and no hint is worth a ban.
+//! at once. Both that and the standing below are forgotten as pulls succeed: claims are hints, and no
+//! hint is worth a ban.
+//!
+//! # Standing
+//!
+//! What a peer announced and did not bring, though it brought all it had, is a promise broken. Its
+//! peer ranks behind others, rests for [`pull_pause`](AnnouncerConfig::pull_pause) and twice as long
+//! each time, and its neighbours are not asked any more for what it announces. If another peer then
+//! brings it, the first one kept it back, which counts more. Each promise kept makes up for one demerit.
+//!
+//! Whom the driver [caught](Announcer::handle_caught) by two receipts that contradict each other ranks
+//! behind everybody for good, is asked seldom, and no [`HistorySynced`](AnnouncerOutput::HistorySynced)
+//! is told of it.
+//!
+//! # Stalled pulls
 //!
 //! A pull that takes longer than [`slow_pull`](AnnouncerConfig::slow_pull) goes on, but nobody waits
 //! for it: what it was to bring is asked of the next provider, its place is free for another pull,
 //! and Trickle speaks again. Of slow and other pulls together there are at most four times
-//! [`pulls_at_once`](AnnouncerConfig::pulls_at_once).
+//! [`pulls_at_once`](AnnouncerConfig::pulls_at_once); when another is to begin then, the one that has
+//! not moved for longest is given up, or one that moves after
+//! [`long_pull`](AnnouncerConfig::long_pull).
 //!
 //! The first neighbour after a start or an isolation is pulled from at once, to catch up. Every
 //! later one is compared with once, by a pull, unless something it announces shows before that we
@@ -74,8 +89,8 @@
 //!
 //! Every table has one in [`AnnouncerConfig`], and a rule for who leaves: of missing heads, those
 //! of the peer that has most (a peer's share is a quarter); of peers, the one touched longest ago
-//! that is neither a neighbour nor to be asked, else one that failed, and for a neighbour any other;
-//! of heads heard and of digests, the oldest. What is forgotten is found again by the digest.
+//! that is neither a neighbour nor to be asked, those of good standing first, else one that failed, and
+//! for a neighbour any other; of heads heard and of digests, the oldest. What is forgotten is found again by the digest.
 //!
 //! # What it refuses to know
 //!
@@ -110,6 +125,7 @@ mod output;
 mod peers;
 mod pulls;
 mod rng;
+mod standing;
 mod trickle;
 mod wants;
 
@@ -125,17 +141,19 @@ pub use config::{
     ANNOUNCEMENT_FIXED_BYTES, AnnouncerConfig, HEAD_BYTES, INLINE_PREFIX_BYTES, TrickleConfig,
 };
 pub use output::{
-    AnnouncerCounters, AnnouncerOutput, AnnouncerStatus, Claim, Grown, HeardAnnouncement, PeerId,
-    PullEnded,
+    AnnouncerCounters, AnnouncerOutput, AnnouncerStatus, Claim, ForkClaim, Grown,
+    HeardAnnouncement, PeerId, PullEnded,
 };
+pub use standing::{PeerCounters, PeerStanding};
 
 use digests::{Digests, Standing};
 use outbox::Outbox;
 use peers::{Peers, Place};
 use pulls::UnderWay;
 use rng::Draws;
+use standing::Owed;
 use trickle::{Trickle, Turn};
-use wants::Wants;
+use wants::{PROOF, Sought, Wants};
 
 /// The gossip of one space: see the [module's page](self) for how to drive it.
 #[derive(Debug)]
@@ -146,6 +164,7 @@ pub struct Announcer {
     digests: Digests,
     outbox: Outbox,
     wants: Wants,
+    owed: Owed,
     peers: Peers,
     pulls: BTreeMap<PeerId, UnderWay>,
     /// Something was missed, nobody knows what: pull from any neighbour, from then on.
@@ -165,6 +184,7 @@ impl Announcer {
             digests: Digests::new(digest, config.max_digests),
             outbox: Outbox::default(),
             wants: Wants::default(),
+            owed: Owed::default(),
             peers: Peers::default(),
             pulls: BTreeMap::new(),
             catch_up: None,
@@ -206,7 +226,7 @@ impl Announcer {
     /// was heard. What came by a sync is for [`Announcer::handle_synced`].
     pub fn handle_grown(&mut self, digest: HeadsDigest, grown: Vec<Grown>, now: Duration) {
         for log in grown {
-            self.wants.held(log.author, log.head_seq);
+            self.came(Sought::Head(log.author), log.head_seq, None);
             let (author, seq, size) = (log.author, log.head_seq, log.size);
             self.outbox.add(author, seq, size, now, &self.config);
         }
@@ -232,7 +252,7 @@ impl Announcer {
             .saturating_add(jitter);
         let catches_up = self.catch_up.is_some() || !self.speaks();
         for log in grown {
-            self.wants.held(log.author, log.head_seq);
+            self.came(Sought::Head(log.author), log.head_seq, None);
             if !catches_up {
                 let (author, seq) = (log.author, log.head_seq);
                 self.outbox.hold(author, seq, until, now, &self.config);
@@ -242,25 +262,33 @@ impl Announcer {
 
     /// Logs of ours were cut, because they are proven to fork; `digest` is the digest afterwards.
     ///
-    /// Nobody can name such a log by a head, and nothing above the cut comes any more: so nothing of
-    /// it is announced or asked for, and the new digest tells everybody else, once, and soon. Who
-    /// hears of it pulls, and is brought both branches.
+    /// Nobody can name such a log by a signed head, and nothing above the cut comes any more. So that
+    /// it forks is announced, once, and soon, unless somebody did: whoever hears of it pulls, and is
+    /// brought the proof.
     pub fn handle_cut(&mut self, digest: HeadsDigest, authors: &[AuthorId], now: Duration) {
         for author in authors {
-            self.wants.held(*author, u64::MAX);
+            self.came(Sought::Head(*author), u64::MAX, None);
+            self.came(Sought::Cut(*author), PROOF, None);
             self.outbox.forget(author);
         }
         self.forget_contradictions();
         if self.change_digest(digest, now).is_none() {
             let until = now.saturating_add(self.draws.up_to(self.config.pull_jitter));
-            self.outbox.hold_digest(until);
+            let mut says = false;
+            for author in authors {
+                says |= self.outbox.hold_cut(*author, until, &self.config);
+            }
+            if !says {
+                self.outbox.hold_digest(until);
+            }
             self.trickle.inconsistent(now, &mut self.draws);
         }
         self.go_on(now);
     }
 
     /// What a peer announced contradicts a log held here, or it does not know that the log is cut.
-    /// No head says which: it is compared with by a pull, soon, and by no more than one in *Imin*.
+    /// No head says which: it is compared with by a pull, soon, and by no more than one in *Imin*,
+    /// less often the more of these pulls show nothing.
     ///
     /// To be reported after the announcement.
     pub fn handle_contradiction(&mut self, from: PeerId, now: Duration) {
@@ -268,11 +296,33 @@ impl Announcer {
         self.go_on(now);
     }
 
+    /// Two receipts of this peer contradict each other: it lied in one of them. It is asked after
+    /// everybody else from now on, and seldom, and that it brought all it had is told no more.
+    ///
+    /// True if that was not known.
+    pub fn handle_caught(&mut self, id: PeerId, now: Duration) -> bool {
+        let found = self.remember_peer(id);
+        let found = self.peers.get_mut(id).filter(|_| found);
+        let is_news =
+            found.is_some_and(|peer| !core::mem::replace(&mut peer.standing.caught, true));
+        self.counters.caught += u64::from(is_news);
+        self.go_on(now);
+        is_news
+    }
+
+    /// A pull under way moved: something came, or was stored. To be reported now and then; once a
+    /// second is enough.
+    pub fn handle_pull_progress(&mut self, peer: PeerId, now: Duration) {
+        if let Some(pull) = self.pulls.get_mut(&peer) {
+            pull.moved(now);
+        }
+    }
+
     /// What we hold of wanted authors. To be reported before the end of a pull, so that the pull
     /// is judged by what it brought; [`Announcer::wanted`] names whom to look up.
     pub fn handle_held(&mut self, heads: Vec<(AuthorId, u64)>) {
         for (author, seq) in heads {
-            self.wants.held(author, seq);
+            self.came(Sought::Head(author), seq, None);
         }
     }
 
@@ -280,21 +330,38 @@ impl Announcer {
     pub fn handle_announcement(&mut self, heard: HeardAnnouncement, now: Duration) {
         let (from, relay) = (heard.from, heard.delivered_by);
         let relay = Some(relay).filter(|relay| *relay != from);
+        // Whoever broke promises answers for its words alone: nobody else is asked because of them.
+        let doubted = |peer: &peers::Peer| peer.standing.is_doubted();
+        let is_doubted = self.peers.get(from).is_some_and(doubted);
+        let asked = relay.filter(|_| !is_doubted);
+        let demerits = |peers: &Peers, id| peers.get(id).map_or(0, peers::Peer::demerits);
         // A head may be announced beside the digest before it. Whoever lacks it has not all that
         // the sender has, whatever the digest says, and whether or not the head could be noted.
         let (mut lacks, mut wanted) = (false, false);
         for claim in heard.claims {
             self.outbox
                 .heard(claim.author, claim.seq, self.config.max_heard);
-            self.wants.held(claim.author, claim.held);
+            let sought = Sought::Head(claim.author);
+            self.came(sought, claim.held, Some(from));
             if claim.seq > claim.held {
                 lacks = true;
-                let (author, seq) = (claim.author, claim.seq);
-                wanted |= self.wants.claim(author, seq, from, relay, &self.config);
+                let demerits = |id| demerits(&self.peers, id);
+                let claim = (sought, claim.seq, from, asked);
+                wanted |= self.wants.claim(claim, demerits, &self.config);
+            }
+        }
+        for fork in heard.forks {
+            self.outbox.heard_cut(fork.author, self.config.max_heard);
+            if !fork.known {
+                lacks = true;
+                let sought = Sought::Cut(fork.author);
+                let demerits = |id| demerits(&self.peers, id);
+                let claim = (sought, PROOF, from, asked);
+                wanted |= self.wants.claim(claim, demerits, &self.config);
             }
         }
         if wanted {
-            self.schedule_wanted(from, relay, now);
+            self.schedule_wanted(from, asked, now);
         }
         let standing = self.digests.standing(&heard.digest);
         if standing != Standing::Unknown && !lacks {
@@ -375,14 +442,20 @@ impl Announcer {
     #[must_use]
     pub fn wanted(&self, peer: PeerId) -> Vec<AuthorId> {
         let wants = self.wants.of(peer).into_iter();
-        wants.map(|(author, _)| author).collect()
+        let mut authors: Vec<_> = wants.map(|(sought, _)| sought.author()).collect();
+        authors.sort_unstable();
+        authors.dedup();
+        authors
     }
 
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> AnnouncerStatus {
         let neighbors = self.peers.iter().filter(|(_, peer)| peer.neighbor);
-        let backed_off = self.peers.iter().filter(|(_, peer)| peer.failures > 0);
+        let backed_off = self.peers.iter();
+        let backed_off = backed_off.filter(|(_, peer)| peer.standing.failures > 0);
+        let standings = self.peers.iter().map(|(id, peer)| peer.standing(id));
+        let standings = standings.filter(|it| it.caught || it.counters != PeerCounters::default());
         AnnouncerStatus {
             neighbors: neighbors.map(|(id, _)| id).collect(),
             unsettled_neighbors: self.peers.unsettled(),
@@ -391,14 +464,21 @@ impl Announcer {
             backed_off: backed_off
                 .map(|(id, peer)| (id, peer.rests_until))
                 .collect(),
+            standings: standings.collect(),
             unannounced: self.outbox.len(),
             interval: self.trickle.length(),
-            counters: AnnouncerCounters {
-                not_repeated: self.outbox.not_repeated,
-                wants_dropped: self.wants.dropped,
-                wants_refused: self.wants.refused,
-                ..self.counters
-            },
+            counters: self.counters(),
+        }
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> AnnouncerCounters {
+        AnnouncerCounters {
+            not_repeated: self.outbox.not_repeated,
+            wants_dropped: self.wants.dropped,
+            wants_refused: self.wants.refused,
+            ..self.counters
         }
     }
 
@@ -470,11 +550,30 @@ impl Announcer {
     }
 
     fn report_synced(&mut self, provider: PeerId) {
+        let caught = |peer: &peers::Peer| peer.standing.caught;
+        if self.peers.get(provider).is_some_and(caught) {
+            return;
+        }
         let still_pending = self.peers.unsettled() as u64;
         self.outputs.push_back(AnnouncerOutput::HistorySynced {
             provider,
             still_pending,
         });
+    }
+
+    /// Something is held now, or proven. Whoever had announced it, and gave all it had without it, kept
+    /// it back: unless it came from there, by what it says just now or by a pull that goes on.
+    fn came(&mut self, sought: Sought, seq: u64, said_by: Option<PeerId>) {
+        self.wants.held(sought, seq);
+        for owing in self.owed.came(sought, seq) {
+            if said_by == Some(owing) || self.pulls.contains_key(&owing) {
+                continue;
+            }
+            self.counters.withheld += 1;
+            if let Some(peer) = self.peers.get_mut(owing) {
+                peer.standing.withheld();
+            }
+        }
     }
 
     /// Makes sure a peer stands in the table. False if there is no place.

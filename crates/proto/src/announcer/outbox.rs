@@ -13,6 +13,9 @@ use super::{
     config::{HEAD_BYTES, INLINE_PREFIX_BYTES},
 };
 
+/// What stands for a cut where a head has its seq: above all of them.
+const CUT: u64 = u64::MAX;
+
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     pending: BTreeMap<AuthorId, Pending>,
@@ -25,6 +28,9 @@ pub(super) struct Outbox {
     due: Option<Duration>,
     last: Option<Duration>,
     heard: HeardHeads,
+    /// Logs others said fork. Apart from the heads: nobody proved it, and a log that does not is
+    /// announced as before.
+    cuts_heard: HeardHeads,
     /// How often a head was not announced because others were known to have heard of it.
     pub(super) not_repeated: u64,
 }
@@ -50,14 +56,19 @@ impl Outbox {
             return;
         }
         self.held.remove(&author);
-        if !self.digest_only {
-            self.pending.insert(author, Pending { seq, size });
-            if self.pending.len() > config.max_changed() {
-                self.pending.clear();
-                self.digest_only = true;
-            }
-        }
+        self.put(author, Pending { seq, size }, config);
         self.schedule(now, config);
+    }
+
+    fn put(&mut self, author: AuthorId, pending: Pending, config: &AnnouncerConfig) {
+        if self.digest_only {
+            return;
+        }
+        self.pending.insert(author, pending);
+        if self.pending.len() > config.max_changed() {
+            self.pending.clear();
+            self.digest_only = true;
+        }
     }
 
     /// A log grew by a sync. It is announced after `until`, unless others turn out to have it.
@@ -88,6 +99,38 @@ impl Outbox {
     pub(super) fn hold_digest(&mut self, until: Duration) {
         self.held_too_much = true;
         self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+    }
+
+    /// A log is cut. That is announced after `until`, unless somebody else says it before. False if
+    /// somebody did already.
+    pub(super) fn hold_cut(
+        &mut self,
+        author: AuthorId,
+        until: Duration,
+        config: &AnnouncerConfig,
+    ) -> bool {
+        if self.cuts_heard.covers(author, CUT) {
+            self.not_repeated += 1;
+            return false;
+        }
+        self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+        self.held.insert(author, CUT);
+        if self.held.len() > config.max_changed() {
+            self.held.clear();
+            self.held_too_much = true;
+        }
+        true
+    }
+
+    /// Somebody told everybody that this log forks.
+    pub(super) fn heard_cut(&mut self, author: AuthorId, max_heard: usize) {
+        let pending = self.pending.get(&author).is_some_and(|own| own.seq == CUT);
+        if pending || self.held.get(&author) == Some(&CUT) {
+            self.forget(&author);
+            self.not_repeated += 1;
+        } else {
+            self.cuts_heard.insert(author, CUT, max_heard);
+        }
     }
 
     /// Nothing of this log is to be announced.
@@ -154,7 +197,13 @@ impl Outbox {
     pub(super) fn take(&mut self, now: Duration, config: &AnnouncerConfig) -> Vec<AnnouncerOutput> {
         if self.held_until.take_if(|until| *until <= now).is_some() {
             for (author, seq) in core::mem::take(&mut self.held) {
-                self.add(author, seq, None, now, config);
+                if seq == CUT {
+                    // Heads heard say nothing of it.
+                    self.put(author, Pending { seq, size: None }, config);
+                    self.schedule(now, config);
+                } else {
+                    self.add(author, seq, None, now, config);
+                }
             }
             if core::mem::take(&mut self.held_too_much) {
                 self.digest_only = true;

@@ -4,6 +4,8 @@ use core::{fmt, time::Duration};
 
 use headwater_wire::{AuthorId, HeadsDigest};
 
+use super::PeerStanding;
+
 /// A peer, by the key of its endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
@@ -53,6 +55,16 @@ pub struct Claim {
     pub held: u64,
 }
 
+/// A log that an announcement says forks. Its sender's word alone: nothing is cut because of it, the
+/// sender is asked for the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkClaim {
+    /// Whose log.
+    pub author: AuthorId,
+    /// Whether the log is cut here just so, and there is nothing to ask for.
+    pub known: bool,
+}
+
 /// A checked announcement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeardAnnouncement {
@@ -62,11 +74,13 @@ pub struct HeardAnnouncement {
     pub delivered_by: PeerId,
     /// The digest over the sender's heads.
     pub digest: HeadsDigest,
-    /// Whether it names no head and carries no run: then its digest is what it has to say.
+    /// Whether it names no log and carries no run: then its digest is what it has to say.
     pub periodic: bool,
     /// What it says, one claim for each head and each run it carries. A run that could not be
     /// applied is a claim of its last seq like any other.
     pub claims: Vec<Claim>,
+    /// Logs it says fork.
+    pub forks: Vec<ForkClaim>,
 }
 
 /// How a pull ended.
@@ -79,7 +93,8 @@ pub enum PullEnded {
         /// How many events were stored.
         events: u64,
     },
-    /// It ended well, but not all came: a budget, a fork or stubs were in the way.
+    /// It ended well, but not all came: a budget, a fork or stubs were in the way, or a quota of ours,
+    /// or nothing came that we store.
     Truncated,
     /// It broke off, or never began.
     Failed,
@@ -90,7 +105,8 @@ pub enum PullEnded {
 pub enum AnnouncerOutput {
     /// Broadcast one announcement: the digest and the heads as they are now.
     Announce {
-        /// Authors whose signed heads it names, ascending.
+        /// Authors whose signed heads it names, ascending; of a log that is cut, the last event that
+        /// shows, and that it forks.
         changed: Vec<AuthorId>,
         /// Authors whose runs it carries instead, ascending. The runs together fit as long as they
         /// have the sizes stated in [`Grown::size`]. If one is larger by now, or gone, name its
@@ -102,6 +118,12 @@ pub enum AnnouncerOutput {
     /// Pull from this peer, beside what is under way. Exactly one
     /// [`handle_pull_ended`](super::Announcer::handle_pull_ended) answers it.
     Pull {
+        /// The provider.
+        peer: PeerId,
+    },
+    /// End a pull under way at once: its place is needed. It is answered like any other that ends,
+    /// by one [`handle_pull_ended`](super::Announcer::handle_pull_ended).
+    GiveUp {
         /// The provider.
         peer: PeerId,
     },
@@ -121,12 +143,14 @@ pub struct AnnouncerStatus {
     pub neighbors: Vec<PeerId>,
     /// Neighbours of which it is not known whether they hold more than we do.
     pub unsettled_neighbors: usize,
-    /// Authors whose announced heads are missing here.
+    /// Announced heads, and proofs of announced forks, that are missing here.
     pub missing_heads: usize,
     /// Pulls under way, slow ones included, by peer, ascending.
     pub pulls: Vec<PeerId>,
     /// Peers that are left alone for now because pulls from them failed, and until when.
     pub backed_off: Vec<(PeerId, Duration)>,
+    /// Peers whose word was put to the test, ascending: those pulled from or caught.
+    pub standings: Vec<PeerStanding>,
     /// Logs that grew and were not yet announced.
     pub unannounced: usize,
     /// RFC 6206's *I*, while there is a neighbour to speak to.
@@ -154,6 +178,14 @@ pub struct AnnouncerCounters {
     pub pulls_failed: u64,
     /// Pulls that ended well without something their peer had announced.
     pub promises_broken: u64,
+    /// Broken promises whose subject another peer brought: their peers had kept it back.
+    pub withheld: u64,
+    /// Pulls because of something that contradicts a log held here, without a proof of it.
+    pub unproven: u64,
+    /// Pulls given up because their place was needed.
+    pub pulls_given_up: u64,
+    /// Peers whose receipts were told to contradict each other.
+    pub caught: u64,
     /// Missing heads given up: nobody who announced them could be brought to deliver.
     pub wants_dropped: u64,
     /// Missing heads not remembered: the table, or the sender's share of it, was full.

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 
 use headwater_wire::HeadsDigest;
 
-use super::{AnnouncerConfig, PeerId, rng::Draws};
-
-/// Promises a peer must keep, at most, until its broken ones are forgotten.
-const MAX_PENALTY: u32 = 8;
+use super::{AnnouncerConfig, PeerId, PeerStanding, rng::Draws, standing::Standing};
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -27,12 +24,10 @@ pub(super) struct Peer {
     pub(super) compared_until: Duration,
     /// What it announces is no reason to compare at once until then.
     pub(super) contradicted_until: Duration,
-    /// Pulls that failed in a row.
-    pub(super) failures: u32,
     /// Not to be asked until then.
     pub(super) rests_until: Duration,
-    /// Promises broken lately.
-    pub(super) penalty: u32,
+    /// What its word was worth.
+    pub(super) standing: Standing,
     touched: u64,
 }
 
@@ -62,23 +57,40 @@ impl Peer {
 
     /// How far behind others it ranks.
     pub(super) fn demerits(&self) -> u32 {
-        self.penalty.saturating_add(self.failures)
+        self.standing.demerits()
     }
 
-    pub(super) fn broke_a_promise(&mut self) {
-        self.penalty = (self.penalty + 2).min(MAX_PENALTY);
+    pub(super) fn standing(&self, peer: PeerId) -> PeerStanding {
+        PeerStanding {
+            peer,
+            demerits: self.demerits(),
+            caught: self.standing.caught,
+            counters: self.standing.counters,
+        }
     }
 
-    pub(super) fn kept_a_promise(&mut self) {
-        self.penalty = self.penalty.saturating_sub(1);
+    /// Is not asked until then, or until it would not be anyway.
+    pub(super) fn rest(&mut self, until: Duration) {
+        self.rests_until = self.rests_until.max(until);
     }
 
-    /// Backs off: twice as long each time, up to the cap, less up to a half by chance.
     pub(super) fn failed(&mut self, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
-        self.failures = self.failures.saturating_add(1);
+        self.standing.counters.pulls_failed += 1;
+        self.standing.failures = self.standing.failures.saturating_add(1);
+        self.back_off(self.standing.failures, now, config, draws);
+    }
+
+    /// A pull brought something, and not all.
+    pub(super) fn cut_short(&mut self, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
+        self.standing.cut_short = self.standing.cut_short.saturating_add(1);
+        self.back_off(self.standing.cut_short, now, config, draws);
+    }
+
+    /// Twice as long each time, up to the cap, less up to a half by chance.
+    fn back_off(&mut self, times: u32, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
         let longest = config
             .backoff_first
-            .saturating_mul(1 << (self.failures - 1).min(31))
+            .saturating_mul(1 << (times - 1).min(31))
             .min(config.backoff_cap);
         self.rests_until = now.saturating_add(draws.between(longest / 2, longest));
     }
@@ -112,8 +124,9 @@ impl Peers {
 
     /// Finds a peer, or makes place for it.
     ///
-    /// In a full table the one touched longest ago leaves: of those not to be asked for anything
-    /// first, else of those that failed or broke promises. Neighbours and the `busy` stay.
+    /// In a full table the one touched longest ago leaves: of those not to be asked for anything and
+    /// of good standing first, then of any not to be asked, else of those that failed or broke
+    /// promises. Neighbours and the `busy` stay.
     pub(super) fn place(&mut self, id: PeerId, max: usize, busy: impl Fn(PeerId) -> bool) -> Place {
         self.place_by(id, max, busy, false)
     }
@@ -146,9 +159,12 @@ impl Peers {
                     .min_by_key(|(_, peer)| peer.touched)
                     .map(|(id, _)| *id)
             };
-            let leaves = oldest(|peer| peer.due.is_none() && peer.check.is_none())
-                .or_else(|| oldest(|peer| peer.demerits() > 0))
-                .or_else(|| oldest(|_| true).filter(|_| neighbor));
+            let idle = |peer: &Peer| peer.due.is_none() && peer.check.is_none();
+            let leaves =
+                oldest(|peer| peer.due.is_none() && peer.check.is_none() && peer.demerits() == 0)
+                    .or_else(|| oldest(idle))
+                    .or_else(|| oldest(|peer| peer.demerits() > 0))
+                    .or_else(|| oldest(|_| true).filter(|_| neighbor));
             match leaves {
                 Some(leaves) => {
                     self.peers.remove(&leaves);

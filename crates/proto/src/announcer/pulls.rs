@@ -3,9 +3,14 @@
 use core::{cmp::Reverse, time::Duration};
 use std::collections::BTreeSet;
 
-use headwater_wire::{AuthorId, HeadsDigest};
+use headwater_wire::HeadsDigest;
 
-use super::{Announcer, AnnouncerOutput, PeerId, PullEnded, digests::Standing, peers::Difference};
+use super::{
+    Announcer, AnnouncerConfig, AnnouncerOutput, PeerId, PullEnded,
+    digests::Standing,
+    peers::Difference,
+    wants::{Missing, Sought},
+};
 
 /// How often a neighbour that relayed an unknown digest is asked for what is behind it. Fewer than
 /// for a head: mostly the digest's sender lacks something, and has pulled it since.
@@ -19,11 +24,33 @@ const SENDER_WITHIN: u32 = 8;
 #[derive(Debug)]
 pub(super) struct UnderWay {
     /// The heads it can be expected to bring, and whether the peer had announced them itself.
-    expected: Vec<(AuthorId, u64, bool)>,
+    expected: Vec<(Sought, u64, bool)>,
+    began: Duration,
+    /// When it last moved; when it began, if it did not.
+    moved: Duration,
     /// When it counts as slow.
     slow_at: Duration,
     /// Nobody waits for it any more.
     slow: bool,
+    /// The driver was told to end it.
+    given_up: bool,
+}
+
+impl UnderWay {
+    pub(super) fn moved(&mut self, now: Duration) {
+        self.moved = self.moved.max(now);
+    }
+
+    fn has_moved(&self) -> bool {
+        self.moved > self.began
+    }
+
+    /// From when on its place may be given to another, and it is looked at by its last move; later,
+    /// whether it moves or not.
+    fn may_go_at(&self, config: &AnnouncerConfig) -> Duration {
+        let stalled = self.moved.saturating_add(config.slow_pull);
+        stalled.min(self.began.saturating_add(config.long_pull))
+    }
 }
 
 impl Announcer {
@@ -95,15 +122,18 @@ impl Announcer {
         }
         let wait = if peer.neighbor { soon } else { late };
         let at = now.saturating_add(wait);
-        peer.settled = false;
+        (peer.settled, peer.standing.contradicts) = (false, true);
         peer.check = Some(peer.check.map_or(at, |check| check.min(at)));
         peer.contradicted_until = at.saturating_add(pause);
     }
 
     /// What contradicted is settled: only neighbours are still to be compared with.
     pub(super) fn forget_contradictions(&mut self) {
-        for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.neighbor) {
-            peer.check = None;
+        for (_, peer) in self.peers.iter_mut() {
+            peer.standing.proved();
+            if !peer.neighbor {
+                peer.check = None;
+            }
         }
     }
 
@@ -140,9 +170,40 @@ impl Announcer {
         }
     }
 
-    fn may_pull(&self) -> bool {
-        self.awaited_pulls() < self.config.pulls_at_once.max(1)
-            && self.pulls.len() < self.config.max_pulls()
+    /// When another pull may begin; `None` until one that is awaited ends, or becomes slow.
+    fn place_from(&self) -> Option<Duration> {
+        if self.awaited_pulls() >= self.config.pulls_at_once.max(1) {
+            return None;
+        }
+        let held = self.pulls.values().filter(|pull| !pull.given_up);
+        if held.clone().count() < self.config.max_pulls() {
+            return Some(Duration::ZERO);
+        }
+        held.map(|pull| pull.may_go_at(&self.config)).min()
+    }
+
+    /// Of pulls that hold every place, the one that has to make room: what has not moved for longest,
+    /// or else what has gone on for longest.
+    fn gives_way(&self, now: Duration) -> Option<PeerId> {
+        let held = self.pulls.iter().filter(|(_, pull)| !pull.given_up);
+        if held.clone().count() < self.config.max_pulls() {
+            return None;
+        }
+        let may_go = held.filter(|(_, pull)| pull.may_go_at(&self.config) <= now);
+        let stalls = |pull: &UnderWay| pull.moved.saturating_add(self.config.slow_pull) <= now;
+        let first = may_go.min_by_key(|(_, pull)| match stalls(pull) {
+            true => (0, pull.moved),
+            false => (1, pull.began),
+        });
+        first.map(|(id, _)| *id)
+    }
+
+    fn give_up(&mut self, id: PeerId) {
+        if let Some(pull) = self.pulls.get_mut(&id) {
+            (pull.given_up, pull.slow) = (true, true);
+            self.counters.pulls_given_up += 1;
+            self.outputs.push_back(AnnouncerOutput::GiveUp { peer: id });
+        }
     }
 
     /// A peer has nothing, any more, that we lack.
@@ -180,9 +241,7 @@ impl Announcer {
 
     /// When a pull may begin, unless something changes before.
     pub(super) fn next_pull(&self) -> Option<Duration> {
-        if !self.may_pull() {
-            return None;
-        }
+        let place = self.place_from()?;
         let idle = |(id, _): &(PeerId, _)| !self.pulls.contains_key(id);
         let asked = self.peers.iter().filter(idle);
         let asked = asked.filter_map(|(_, peer)| peer.ready_at()).min();
@@ -193,26 +252,34 @@ impl Announcer {
             let first = neighbors.map(|(_, peer)| peer.rests_until).min()?;
             Some(first.max(at))
         });
-        [asked, rested].into_iter().flatten().min()
+        let first = [asked, rested].into_iter().flatten().min();
+        first.map(|first| first.max(place))
     }
 
     /// Begins the pulls that are due and have a reason.
     pub(super) fn begin_pulls(&mut self, now: Duration) {
-        while self.may_pull() {
+        while self.place_from().is_some_and(|from| from <= now) {
             let Some(id) = self.choose(now) else {
                 return;
             };
+            if let Some(longest) = self.gives_way(now) {
+                self.give_up(longest);
+            }
             let wants = self.wants.of(id).into_iter();
             let expected = wants
-                .map(|(author, provider)| (author, provider.seq, provider.promised))
+                .map(|(sought, provider)| (sought, provider.seq, provider.promised))
                 .collect();
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.due = None;
+                peer.standing.counters.pulls += 1;
             }
             let pull = UnderWay {
                 expected,
+                began: now,
+                moved: now,
                 slow_at: now.saturating_add(self.config.slow_pull),
                 slow: false,
+                given_up: false,
             };
             self.pulls.insert(id, pull);
             self.counters.pulls += 1;
@@ -248,14 +315,19 @@ impl Announcer {
     }
 
     pub(super) fn end_pull(&mut self, id: PeerId, pull: UnderWay, ended: PullEnded, now: Duration) {
+        let ended = match ended {
+            // It did not break off: its place was needed, and it was on its way.
+            PullEnded::Failed if pull.given_up && pull.has_moved() => PullEnded::Truncated,
+            ended => ended,
+        };
         match ended {
             PullEnded::Complete { digest, events: _ } => {
                 self.change_digest(digest, now);
                 self.catch_up = None;
-                self.judge_promises(id, &pull);
+                self.judge_promises(id, &pull, now);
                 self.retry_difference(id, now);
                 if let Some(peer) = self.peers.get_mut(id) {
-                    (peer.failures, peer.check) = (0, None);
+                    peer.check = None;
                     peer.settled = peer.neighbor;
                 }
                 self.report_synced(id);
@@ -263,18 +335,16 @@ impl Announcer {
             PullEnded::Truncated => {
                 self.catch_up = None;
                 self.count_tries(id, &pull, now);
-                let rest = self.config.backoff_first;
-                let rest = self.draws.between(rest / 2, rest);
                 if let Some(peer) = self.peers.get_mut(id) {
                     (peer.difference, peer.check) = (None, None);
-                    peer.rests_until = now.saturating_add(rest);
+                    peer.cut_short(now, &self.config, &mut self.draws);
                 }
             }
             PullEnded::Failed => {
                 self.counters.pulls_failed += 1;
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.failed(now, &self.config, &mut self.draws);
-                    if peer.failures >= self.config.max_attempts {
+                    if peer.standing.failures >= self.config.max_attempts {
                         (peer.difference, peer.check) = (None, None);
                     }
                     if peer.difference.is_some() {
@@ -288,27 +358,36 @@ impl Announcer {
         self.wants.shifted = true;
     }
 
-    /// The peer gave all it had. What it announced and did not bring, it is not asked for again.
-    fn judge_promises(&mut self, id: PeerId, pull: &UnderWay) {
+    /// The peer gave all it had. What it announced and did not bring, it is not asked for again, and
+    /// neither is it at once for anything else.
+    fn judge_promises(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
         let (mut kept, mut broken) = (0, 0);
-        for &(author, seq, promised) in &pull.expected {
-            match (self.wants.lacks(author, seq, id), promised) {
-                (false, true) => kept += 1,
-                (false, false) => {}
-                (true, true) => {
+        for &(sought, seq, promised) in &pull.expected {
+            match (self.wants.lacks(sought, seq, id), promised) {
+                (None, true) => kept += 1,
+                (None, false) => {}
+                (Some(missing), true) => {
                     broken += 1;
-                    self.wants.missed(author, id, 0);
+                    self.owed.note(sought, seq, id, self.config.max_owed);
+                    // What it announced since it may still bring.
+                    if missing == Missing::All {
+                        self.wants.missed(sought, id, 0);
+                    }
                 }
-                (true, false) => self.wants.missed(author, id, self.config.relay_tries),
+                (Some(_), false) => self.wants.missed(sought, id, self.config.relay_tries),
             }
         }
         self.counters.promises_broken += broken;
-        if let Some(peer) = self.peers.get_mut(id) {
-            if broken > 0 {
-                peer.broke_a_promise();
-            } else if kept > 0 {
-                peer.kept_a_promise();
-            }
+        let Some(peer) = self.peers.get_mut(id) else {
+            return;
+        };
+        let pause = peer.standing.judge(kept, broken, &self.config);
+        peer.rest(now.saturating_add(pause));
+        if peer.standing.contradicts {
+            self.counters.unproven += 1;
+            let (pause, deaf) = peer.standing.proved_nothing(&self.config);
+            peer.rest(now.saturating_add(pause));
+            peer.contradicted_until = peer.contradicted_until.max(now.saturating_add(deaf));
         }
     }
 
@@ -353,9 +432,9 @@ impl Announcer {
 
     /// A pull ended without bringing all: the next providers are asked at once.
     fn count_tries(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
-        for &(author, seq, _) in &pull.expected {
-            if self.wants.lacks(author, seq, id) {
-                self.wants.missed(author, id, self.config.max_attempts);
+        for &(sought, seq, _) in &pull.expected {
+            if self.wants.lacks(sought, seq, id).is_some() {
+                self.wants.missed(sought, id, self.config.max_attempts);
             }
         }
         self.ask_others(id, now);
@@ -420,7 +499,10 @@ impl Announcer {
     /// Later for a peer that broke promises, so that others come first.
     fn schedule(&mut self, id: PeerId, at: Duration) {
         if let Some(peer) = self.peers.get_mut(id) {
-            let later = self.config.pull_jitter.saturating_mul(peer.demerits());
+            let later = self
+                .config
+                .pull_jitter
+                .saturating_mul(peer.standing.delays());
             peer.schedule(at.saturating_add(later));
         }
     }

@@ -1,12 +1,38 @@
-//! Heads that were announced and are missing here, and who can be asked for them.
+//! Heads that were announced and are missing here, proofs of forks as well, and who can be asked for
+//! them.
 //!
 //! Invariant: a want has a provider, and its seq is above what is held here.
 
+use core::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_wire::AuthorId;
 
 use super::{AnnouncerConfig, PeerId};
+
+/// What is missing here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sought {
+    /// Events of a log, up to the head with the highest seq that was announced.
+    Head(AuthorId),
+    /// The proof that a log forks, of which announcements only say that it does. Kept apart from the
+    /// heads: those their authors signed, and this nobody did.
+    Cut(AuthorId),
+}
+
+impl Sought {
+    pub(super) fn author(self) -> AuthorId {
+        match self {
+            Self::Head(author) | Self::Cut(author) => author,
+        }
+    }
+}
+
+/// Most relays remembered of one want that had nothing of it: as many as a node has neighbours, about.
+const MAX_PASSED_OVER: usize = 16;
+
+/// What stands for a proof where a head has its seq.
+pub(super) const PROOF: u64 = 1;
 
 /// Somebody to ask for a missing head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +42,18 @@ pub(super) struct Provider {
     pub(super) seq: u64,
     /// Whether it announced the head. Else it only relayed the announcement, and owes nothing.
     pub(super) promised: bool,
-    /// Pulls from it that did not bring the head.
+    /// Pulls from it that did not bring the head, nor anything else of the log. Of one that promised
+    /// nothing: whatever seqs were wanted, or whoever announces ever higher ones could have it asked for
+    /// ever.
     pub(super) tries: u32,
+}
+
+/// What a pull did not bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    All,
+    /// The peer announced more of it while it was asked.
+    AndMorePromised,
 }
 
 /// What became of a newcomer among the providers of a want.
@@ -31,6 +67,10 @@ enum Added {
 #[derive(Debug)]
 struct Want {
     seq: u64,
+    /// The highest seq known to be held since it is wanted.
+    held: u64,
+    /// Who relayed it, was asked, and did not bring anything of it.
+    passed_over: Vec<PeerId>,
     providers: Vec<Provider>,
     /// Whose share of the table it takes.
     charged: PeerId,
@@ -69,7 +109,7 @@ impl Counts {
 
 #[derive(Debug, Default)]
 pub(super) struct Wants {
-    wants: BTreeMap<AuthorId, Want>,
+    wants: BTreeMap<Sought, Want>,
     /// By the peer a want is charged to.
     charges: Counts,
     /// By the peers that can be asked.
@@ -87,16 +127,15 @@ impl Wants {
         self.wants.len()
     }
 
-    /// A peer announced a head above what is held. False if there is no place for it.
+    /// A peer announced a head above what is held, perhaps by way of another. False if there is no place
+    /// for it.
     pub(super) fn claim(
         &mut self,
-        author: AuthorId,
-        seq: u64,
-        from: PeerId,
-        relay: Option<PeerId>,
+        (sought, seq, from, relay): (Sought, u64, PeerId, Option<PeerId>),
+        demerits: impl Fn(PeerId) -> u32,
         config: &AnnouncerConfig,
     ) -> bool {
-        if !self.wants.contains_key(&author) {
+        if !self.wants.contains_key(&sought) {
             if !self.make_place(from, config) {
                 self.refused += 1;
                 return false;
@@ -104,19 +143,21 @@ impl Wants {
             self.charges.add(from);
             let want = Want {
                 seq,
+                held: 0,
+                passed_over: Vec::new(),
                 providers: Vec::new(),
                 charged: from,
             };
-            self.wants.insert(author, want);
+            self.wants.insert(sought, want);
         }
-        let Some(want) = self.wants.get_mut(&author) else {
+        let Some(want) = self.wants.get_mut(&sought) else {
             return false;
         };
         want.seq = want.seq.max(seq);
         let max = config.max_providers.max(1);
         let asked = [Some((from, true)), relay.map(|relay| (relay, false))];
         for (peer, promised) in asked.into_iter().flatten() {
-            match want.add(peer, seq, promised, max) {
+            match want.add(peer, seq, promised, max, &demerits) {
                 Added::Known | Added::Full => continue,
                 Added::New => {}
                 Added::InPlaceOf(other) => {
@@ -149,21 +190,29 @@ impl Wants {
             .wants
             .iter()
             .rfind(|(_, want)| want.charged == heaviest)
-            .map(|(author, _)| *author);
-        evicted.is_some_and(|author| {
+            .map(|(sought, _)| *sought);
+        evicted.is_some_and(|sought| {
             self.refused += 1;
-            self.remove(author)
+            self.remove(sought)
         })
     }
 
     /// What is held now. Providers that stand for no more than that have done their part.
-    pub(super) fn held(&mut self, author: AuthorId, seq: u64) {
-        let Some(want) = self.wants.get_mut(&author) else {
+    pub(super) fn held(&mut self, sought: Sought, seq: u64) {
+        let Some(want) = self.wants.get_mut(&sought) else {
             return;
         };
         let mut lost = false;
-        want.providers.retain(|provider| {
+        let moves = seq > want.held;
+        want.held = want.held.max(seq);
+        if moves {
+            want.passed_over.clear();
+        }
+        want.providers.retain_mut(|provider| {
             let stays = provider.seq > seq;
+            if moves {
+                provider.tries = 0;
+            }
             if !stays {
                 self.provided.remove(provider.peer);
                 lost = true;
@@ -171,23 +220,29 @@ impl Wants {
             stays
         });
         if seq >= want.seq || !want.lower_to_providers() {
-            self.remove(author);
+            self.remove(sought);
         } else {
             self.shifted |= lost;
         }
     }
 
-    /// Whether the peer still stands for this head, and for none above it.
-    pub(super) fn lacks(&self, author: AuthorId, seq: u64, peer: PeerId) -> bool {
-        self.wants.get(&author).is_some_and(|want| {
-            let stands = |provider: &Provider| provider.peer == peer && provider.seq == seq;
-            want.providers.iter().any(stands)
+    /// Whether what a pull was to bring is still missing after it; and then whether the peer stands for
+    /// more by now, by what it announced meanwhile.
+    pub(super) fn lacks(&self, sought: Sought, seq: u64, peer: PeerId) -> Option<Missing> {
+        let want = self.wants.get(&sought)?;
+        if want.held >= seq {
+            return None;
+        }
+        let of_peer = want.providers.iter().find(|known| known.peer == peer);
+        Some(match of_peer {
+            Some(known) if known.seq > seq => Missing::AndMorePromised,
+            _ => Missing::All,
         })
     }
 
     /// A pull from `peer` did not bring this head. After `max_tries` of them it is asked no more.
-    pub(super) fn missed(&mut self, author: AuthorId, peer: PeerId, max_tries: u32) {
-        let Some(want) = self.wants.get_mut(&author) else {
+    pub(super) fn missed(&mut self, sought: Sought, peer: PeerId, max_tries: u32) {
+        let Some(want) = self.wants.get_mut(&sought) else {
             return;
         };
         want.providers.retain_mut(|provider| {
@@ -197,13 +252,16 @@ impl Wants {
             let stays = provider.peer != peer || provider.tries < max_tries;
             if !stays {
                 self.provided.remove(peer);
+                if !provider.promised && want.passed_over.len() < MAX_PASSED_OVER {
+                    want.passed_over.push(peer);
+                }
             }
             stays
         });
         self.shifted = true;
         if !want.lower_to_providers() {
             self.dropped += 1;
-            self.remove(author);
+            self.remove(sought);
         }
     }
 
@@ -212,17 +270,17 @@ impl Wants {
         if self.count(peer) == 0 {
             return;
         }
-        for (author, _) in self.of(peer) {
-            self.missed(author, peer, 0);
+        for (sought, _) in self.of(peer) {
+            self.missed(sought, peer, 0);
         }
     }
 
-    /// What a peer can be asked for, by ascending author.
-    pub(super) fn of(&self, peer: PeerId) -> Vec<(AuthorId, Provider)> {
+    /// What a peer can be asked for, in ascending order.
+    pub(super) fn of(&self, peer: PeerId) -> Vec<(Sought, Provider)> {
         let provider = |want: &Want| want.providers.iter().find(|p| p.peer == peer).copied();
         self.wants
             .iter()
-            .filter_map(|(author, want)| Some((*author, provider(want)?)))
+            .filter_map(|(sought, want)| Some((*sought, provider(want)?)))
             .collect()
     }
 
@@ -232,14 +290,14 @@ impl Wants {
     }
 
     /// Who can be asked for each of them.
-    pub(super) fn providers(&self) -> impl Iterator<Item = (AuthorId, &[Provider])> {
+    pub(super) fn providers(&self) -> impl Iterator<Item = (Sought, &[Provider])> {
         self.wants
             .iter()
-            .map(|(author, want)| (*author, want.providers.as_slice()))
+            .map(|(sought, want)| (*sought, want.providers.as_slice()))
     }
 
-    fn remove(&mut self, author: AuthorId) -> bool {
-        let Some(want) = self.wants.remove(&author) else {
+    fn remove(&mut self, sought: Sought) -> bool {
+        let Some(want) = self.wants.remove(&sought) else {
             return false;
         };
         self.charges.remove(want.charged);
@@ -251,11 +309,25 @@ impl Wants {
 }
 
 impl Want {
-    /// In a full list the newcomer takes the place of whoever stands for least, if that is less.
-    fn add(&mut self, peer: PeerId, seq: u64, promised: bool, max: usize) -> Added {
+    /// In a full list the newcomer takes the place of whoever has most demerits, and of those stands for
+    /// least, if it has fewer, or stands for more: so no crowd that promises keeps out who delivers.
+    fn add(
+        &mut self,
+        peer: PeerId,
+        seq: u64,
+        promised: bool,
+        max: usize,
+        demerits: impl Fn(PeerId) -> u32,
+    ) -> Added {
+        if !promised && self.passed_over.contains(&peer) {
+            return Added::Known;
+        }
         if let Some(known) = self.providers.iter_mut().find(|known| known.peer == peer) {
             if seq > known.seq {
-                (known.seq, known.tries) = (seq, 0);
+                known.seq = seq;
+                if promised {
+                    known.tries = 0;
+                }
             }
             known.promised |= promised;
             return Added::Known;
@@ -270,9 +342,10 @@ impl Want {
             self.providers.push(newcomer);
             return Added::New;
         }
-        let least = self.providers.iter_mut().min_by_key(|p| p.seq);
-        match least.filter(|least| least.seq < seq) {
-            Some(least) => Added::InPlaceOf(core::mem::replace(least, newcomer).peer),
+        let worth = |provider: &Provider| (demerits(provider.peer), Reverse(provider.seq));
+        let worst = self.providers.iter_mut().max_by_key(|known| worth(known));
+        match worst.filter(|worst| worth(worst) > worth(&newcomer)) {
+            Some(worst) => Added::InPlaceOf(core::mem::replace(worst, newcomer).peer),
             None => Added::Full,
         }
     }

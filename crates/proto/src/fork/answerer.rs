@@ -4,12 +4,13 @@ use core::time::Duration;
 
 use headwater_wire::{
     AuthorHead, ForkAnswer, ForkBranch, ForkLocator, ForkProof, ForkProofError, ForkWant, Message,
-    Run, SyncBatchV2, VerifiedForkProof, limits::MAX_BATCH_RUNS,
+    Revoked, Run, RunError, SyncBatchV2, VerifiedForkProof, limits::MAX_BATCH_RUNS,
 };
 
 use super::{
     ForkLog, ForkOutput, MAX_FORK_ROUNDS,
     halves::{Halves, Told},
+    revoked::{Receiving, Sending, Sent},
     search::Search,
     side::{Side, unfit},
 };
@@ -31,6 +32,12 @@ enum Phase {
     Verifying(u64, Origin),
     Cutting(Origin),
     AwaitProof(Box<Halves>),
+    AwaitRevoked,
+    /// Behind what the asker holds.
+    AwaitEvidence(Receiving, Revoked),
+    /// Whether more of it follows.
+    Absorbing(Receiving, Revoked, bool),
+    SendingEvidence(Sending),
     AwaitWant,
     ReadingRuns(TailWant),
     Ended,
@@ -55,6 +62,10 @@ impl Phase {
             Self::ReadingBranch(..) => "reading its branch",
             Self::Verifying(..) | Self::Cutting(_) => "taking in a proof",
             Self::AwaitProof(_) => "awaiting a proof",
+            Self::AwaitRevoked => "awaiting what is revoked",
+            Self::AwaitEvidence(..) => "awaiting what shows it",
+            Self::Absorbing(..) => "taking in what is revoked",
+            Self::SendingEvidence(_) => "showing what is revoked",
             Self::AwaitWant => "awaiting what is wanted",
             Self::ReadingRuns(_) => "serving what lies below the cut",
             Self::Ended => "over",
@@ -105,6 +116,8 @@ impl ForkAnswerer {
                 | Phase::AwaitLocator
                 | Phase::AwaitBranch(_)
                 | Phase::AwaitProof(_)
+                | Phase::AwaitRevoked
+                | Phase::AwaitEvidence(..)
                 | Phase::AwaitWant
         )
     }
@@ -246,6 +259,47 @@ impl ForkAnswerer {
         self.end_on_error(result)
     }
 
+    /// Takes the news that an [`ForkOutput::Absorb`] is done.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::StoreAnswer`] if it was not asked for.
+    pub fn handle_absorbed(&mut self, now: Duration) -> Result<(), SessionError> {
+        let result = self.step("Absorb", now, |phase, side, _| match phase {
+            Phase::Absorbing(receiving, theirs, true) => {
+                Ok(Phase::AwaitEvidence(receiving, theirs))
+            }
+            Phase::Absorbing(_, theirs, false) => {
+                Ok(send_evidence(Sending::to(&theirs, side), side))
+            }
+            _ => Err(unfit("Absorb")),
+        });
+        self.end_on_error(result)
+    }
+
+    /// Takes evidence, as asked for by [`ForkOutput::ReadEvidence`].
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::StoreAnswer`] if it was not asked for.
+    pub fn handle_evidence(&mut self, runs: Vec<Run>, now: Duration) -> Result<(), SessionError> {
+        let batch_bytes = self.limits.batch();
+        let result = self.step("ReadEvidence", now, |phase, side, _| {
+            let Phase::SendingEvidence(mut sending) = phase else {
+                return Err(unfit("ReadEvidence"));
+            };
+            sending.send(runs, batch_bytes, side);
+            Ok(send_evidence(sending, side))
+        });
+        self.end_on_error(result)
+    }
+
+    /// Takes the news that a run of an [`ForkOutput::Absorb`] is invalid. It is over.
+    pub fn handle_invalid_run(&mut self, error: RunError) -> SessionError {
+        self.end();
+        SessionError::InvalidRun(error)
+    }
+
     /// Takes stored runs, as asked for by [`ForkOutput::ReadRuns`].
     ///
     /// # Errors
@@ -383,6 +437,14 @@ impl ForkAnswerer {
                     Told::Nothing | Told::Proof(_) => tell(side),
                 }
             }
+            (Phase::AwaitRevoked, Message::ForkRevoked(theirs), Some(_)) => {
+                let theirs = theirs.held.into_iter().collect();
+                Phase::AwaitEvidence(Receiving::default(), theirs)
+            }
+            (Phase::AwaitEvidence(receiving, theirs), Message::SyncBatchV2(batch), Some(side)) => {
+                let max_bytes = self.limits.max_unapplied_bytes;
+                take_evidence(receiving, theirs, batch, max_bytes, side)?
+            }
             (Phase::AwaitWant, Message::ForkWant(want), Some(side)) => {
                 begin_serving(&want, batch_bytes, side)
             }
@@ -471,7 +533,38 @@ fn take_branch(seq: u64, branch: ForkBranch, side: &mut Side) -> Result<Phase, S
 /// Tells what we know now, after the asker has.
 fn tell(side: &mut Side) -> Phase {
     side.send_proof();
-    Phase::AwaitWant
+    if side.log.revoked.is_none() {
+        return Phase::AwaitWant;
+    }
+    side.send_revoked();
+    Phase::AwaitRevoked
+}
+
+fn take_evidence(
+    mut receiving: Receiving,
+    theirs: Revoked,
+    batch: SyncBatchV2,
+    max_bytes: usize,
+    side: &mut Side,
+) -> Result<Phase, SessionError> {
+    let more = batch.more;
+    let runs = receiving.take(batch, side.author, max_bytes)?;
+    Ok(match (runs.is_empty(), more) {
+        (true, true) => Phase::AwaitEvidence(receiving, theirs),
+        (true, false) => send_evidence(Sending::to(&theirs, side), side),
+        (false, more) => {
+            side.push(ForkOutput::Absorb(runs));
+            Phase::Absorbing(receiving, theirs, more)
+        }
+    })
+}
+
+/// Shows what the asker lacks, after it has shown what it holds.
+fn send_evidence(mut sending: Sending, side: &mut Side) -> Phase {
+    match sending.go_on(side) {
+        Sent::Reading => Phase::SendingEvidence(sending),
+        Sent::All => Phase::AwaitWant,
+    }
 }
 
 /// What is wanted may go beyond what is shown here: it is served as far as it goes.
@@ -509,7 +602,10 @@ fn serve(
     side: &mut Side,
 ) -> Result<Phase, SessionError> {
     if runs.is_empty() {
-        return Err(unfit("ReadRuns"));
+        // Cut lower meanwhile.
+        return Err(SessionError::LogCut {
+            author: side.author,
+        });
     }
     let mut bytes = Vec::with_capacity(runs.len());
     for run in runs {

@@ -12,6 +12,7 @@ use headwater_wire::{
 use super::{
     ForkLog, ForkOutput, MAX_FORK_ROUNDS,
     halves::{Halves, Told},
+    revoked::{Receiving, Sending, Sent},
     search::{Search, first_samples},
     side::{Side, unfit},
 };
@@ -45,6 +46,11 @@ enum Phase {
     Verifying(u64, Origin),
     Cutting(Origin),
     AwaitProof(Box<Halves>),
+    AwaitRevoked,
+    SendingEvidence(Sending),
+    AwaitEvidence(Receiving),
+    /// Whether more of it follows.
+    Absorbing(Receiving, bool),
     AwaitRuns(Runs),
     Ended,
 }
@@ -80,6 +86,10 @@ impl Phase {
             Self::AwaitBranch(..) => "awaiting a branch",
             Self::Verifying(..) | Self::Cutting(_) => "taking in a proof",
             Self::AwaitProof(_) => "awaiting a proof",
+            Self::AwaitRevoked => "awaiting what is revoked",
+            Self::SendingEvidence(_) => "showing what is revoked",
+            Self::AwaitEvidence(_) => "awaiting what shows it",
+            Self::Absorbing(..) => "taking in what is revoked",
             Self::AwaitRuns(_) => "awaiting what lies below the cut",
             Self::Ended => "over",
         }
@@ -122,7 +132,11 @@ impl ForkAsker {
     #[must_use]
     pub fn wants_message(&self) -> bool {
         match &self.phase {
-            Phase::AwaitAnswer(_) | Phase::AwaitBranch(..) | Phase::AwaitProof(_) => true,
+            Phase::AwaitAnswer(_)
+            | Phase::AwaitBranch(..)
+            | Phase::AwaitProof(_)
+            | Phase::AwaitRevoked
+            | Phase::AwaitEvidence(_) => true,
             Phase::AwaitRuns(runs) => !runs.is_applying && runs.more,
             _ => false,
         }
@@ -220,7 +234,37 @@ impl ForkAsker {
         self.side.log = log;
         match origin {
             Origin::Branches => self.exchange(),
-            Origin::Peer => self.want(),
+            Origin::Peer => self.after_proofs(),
+        }
+        Ok(())
+    }
+
+    /// Takes evidence, as asked for by [`ForkOutput::ReadEvidence`].
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::StoreAnswer`] if it was not asked for.
+    pub fn handle_evidence(&mut self, runs: Vec<Run>, now: Duration) -> Result<(), SessionError> {
+        self.deadlines.progress(now);
+        let Phase::SendingEvidence(sending) = &mut self.phase else {
+            return self.end_on_error(Err(unfit("ReadEvidence")));
+        };
+        sending.send(runs, self.limits.batch(), &mut self.side);
+        self.send_evidence();
+        Ok(())
+    }
+
+    /// Takes the news that an [`ForkOutput::Absorb`] is done.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::StoreAnswer`] if it was not asked for.
+    pub fn handle_absorbed(&mut self, now: Duration) -> Result<(), SessionError> {
+        self.deadlines.progress(now);
+        match core::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Absorbing(receiving, true) => self.phase = Phase::AwaitEvidence(receiving),
+            Phase::Absorbing(_, false) => self.want(),
+            _ => return self.end_on_error(Err(unfit("Absorb"))),
         }
         Ok(())
     }
@@ -240,7 +284,8 @@ impl ForkAsker {
         self.end_on_error(result)
     }
 
-    /// Takes the news that a run of an [`ForkOutput::Apply`] is invalid. It is over.
+    /// Takes the news that a run of an [`ForkOutput::Apply`] or an [`ForkOutput::Absorb`] is invalid.
+    /// It is over.
     pub fn handle_invalid_run(&mut self, error: RunError) -> SessionError {
         self.end();
         SessionError::InvalidRun(error)
@@ -316,6 +361,14 @@ impl ForkAsker {
                 self.take_told(told);
                 Ok(())
             }
+            (Phase::AwaitRevoked, Message::ForkRevoked(theirs)) => {
+                self.side.send_revoked();
+                let theirs = theirs.held.into_iter().collect();
+                self.phase = Phase::SendingEvidence(Sending::to(&theirs, &self.side));
+                self.send_evidence();
+                Ok(())
+            }
+            (Phase::AwaitEvidence(_), Message::SyncBatchV2(batch)) => self.take_evidence(batch),
             (Phase::AwaitRuns(_), Message::SyncBatchV2(batch)) => self.take_batch(batch),
             (Phase::AwaitAnswer(_), Message::Busy(busy)) => Err(SessionError::Busy {
                 retry_after: Duration::from_millis(busy.retry_after_ms),
@@ -415,8 +468,43 @@ impl ForkAsker {
                 let seq = self.side.verify(told.seq, told.proof);
                 self.phase = Phase::Verifying(seq, Origin::Peer);
             }
-            Told::Nothing | Told::Proof(_) => self.want(),
+            Told::Nothing | Told::Proof(_) => self.after_proofs(),
         }
+    }
+
+    /// Goes on to what is revoked above the cut, if it is the owner's log.
+    fn after_proofs(&mut self) {
+        match self.side.log.revoked {
+            Some(_) => self.phase = Phase::AwaitRevoked,
+            None => self.want(),
+        }
+    }
+
+    fn send_evidence(&mut self) {
+        if let Phase::SendingEvidence(sending) = &mut self.phase
+            && let Sent::All = sending.go_on(&mut self.side)
+        {
+            self.phase = Phase::AwaitEvidence(Receiving::default());
+        }
+    }
+
+    fn take_evidence(&mut self, batch: SyncBatchV2) -> Result<(), SessionError> {
+        let phase = core::mem::replace(&mut self.phase, Phase::Ended);
+        let Phase::AwaitEvidence(mut receiving) = phase else {
+            return Err(SessionError::NotReady);
+        };
+        let more = batch.more;
+        let max_bytes = self.limits.max_unapplied_bytes;
+        let runs = receiving.take(batch, self.side.author, max_bytes)?;
+        match (runs.is_empty(), more) {
+            (true, true) => self.phase = Phase::AwaitEvidence(receiving),
+            (true, false) => self.want(),
+            (false, more) => {
+                self.side.push(ForkOutput::Absorb(runs));
+                self.phase = Phase::Absorbing(receiving, more);
+            }
+        }
+        Ok(())
     }
 
     /// Asks for what is not stored below the cut, or ends.
@@ -496,7 +584,11 @@ impl ForkAsker {
             match &answer.outcome {
                 Ok(appended) => self.side.moved.add(appended.events, appended.payload_bytes),
                 Err(AppendError::Stale { .. }) => {}
-                Err(AppendError::Forked { .. } | AppendError::NotAccepted { .. }) => {
+                Err(
+                    AppendError::Forked { .. }
+                    | AppendError::NotAccepted { .. }
+                    | AppendError::OverQuota { .. },
+                ) => {
                     runs.refused = true;
                 }
                 // What follows cannot fit either.

@@ -9,6 +9,9 @@
 //!                                            ◀── ForkBranch: theirs
 //!   ForkBranch ×2: the lowest proof, none    ──▶
 //!                                            ◀── ForkBranch ×2, none
+//!                                            ◀── ForkRevoked       of the space's owner alone:
+//!   ForkRevoked, then the evidence           ──▶                    what is revoked above the cut,
+//!   the other's list lacks                   ◀── and the answerer's and what shows it
 //!   ForkWant: what we lack below the cut     ──▶                    or the end of the stream
 //!                                            ◀── SyncBatchV2 …
 //! ```
@@ -19,16 +22,19 @@
 //! only one of them is unanswered at a time. Both sides of a proof end in the same cut, so it does
 //! not matter who asks.
 //!
-//! Invariant: what either side holds is bounded by a locator, four runs and, on the asker's, a
-//! batch; and an asker narrows its range with every locator, so that no answer keeps it going.
+//! Invariant: what either side holds is bounded by a locator, four runs, a batch and, for the owner's
+//! log, two lists of what is revoked and as much evidence as may wait for the store; and an asker narrows its range with every locator, so that no answer keeps it going.
 
 mod answerer;
 mod asker;
 mod halves;
+mod revoked;
 mod search;
 mod side;
 
-use headwater_wire::{AuthorHead, AuthorId, ForkProof, Message, Run, SpaceId, VerifiedForkProof};
+use headwater_wire::{
+    AuthorHead, AuthorId, ForkProof, Message, Revoked, Run, SpaceId, Subject, VerifiedForkProof,
+};
 
 pub use answerer::ForkAnswerer;
 pub use asker::{ForkAsker, ForkAskerConfig};
@@ -48,6 +54,9 @@ pub struct ForkLog {
     pub head: Option<AuthorHead>,
     /// The lowest fork proven, if any is.
     pub fork: Option<KnownFork>,
+    /// What revocations above the cut take away, if it is the log of the space's owner; `None` for
+    /// every other.
+    pub revoked: Option<Revoked>,
 }
 
 /// The lowest fork a store holds a proof of.
@@ -92,6 +101,11 @@ pub enum ForkOutput {
     /// Give this proof to the store, which cuts the log if it is lower than the one it holds;
     /// answer with `handle_cut` and the log as it stands then. It is durable by then.
     Cut(VerifiedForkProof),
+    /// Read the runs that show what is revoked of these subjects; answer with `handle_evidence`.
+    ReadEvidence(Vec<Subject>),
+    /// Verify these runs and have the store take in what they show to be revoked; answer with
+    /// `handle_absorbed`, or with `handle_invalid_run`. It is durable by then.
+    Absorb(Vec<Run>),
     /// Asker: verify these runs, append them durably, and answer with
     /// [`ForkAsker::handle_applied`], or with [`ForkAsker::handle_invalid_run`].
     Apply(Vec<Run>),

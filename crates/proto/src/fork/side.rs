@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use headwater_wire::{
-    AuthorId, ForkBranch, ForkProof, ForkProofError, Message, Run, SpaceId, VerifiedForkProof,
+    AuthorId, ForkBranch, ForkProof, ForkProofError, ForkRevoked, Message, Revoked, Run, SpaceId,
+    VerifiedForkProof,
 };
 
 use super::{ForkEnd, ForkLog, ForkOutput, KnownFork, halves::read_branch_at};
@@ -125,6 +126,13 @@ impl Side {
         }
         self.push(ForkOutput::Cut(proof));
         Ok(())
+    }
+
+    /// Sends what we know to be revoked above the cut.
+    pub(super) fn send_revoked(&mut self) {
+        let held = self.log.revoked.iter().flat_map(Revoked::entries).collect();
+        let request_id = self.request_id;
+        self.send(ForkRevoked { request_id, held });
     }
 
     pub(super) fn finish(&mut self) {

@@ -92,6 +92,11 @@ impl Requester {
             if self.ledger.received.reaches(&self.config.budget) {
                 return Err(SessionError::BudgetExceeded);
             }
+            let author = run.author();
+            let is_excepted = self.config.except.binary_search(&author).is_ok();
+            if is_excepted {
+                return Err(SessionError::RunOfExceptedAuthor { author });
+            }
             let limit = self.config.limits.max_authors;
             segment.admit(run, &mut self.heads, &mut self.ledger, limit)?;
             self.ledger.received.add(events, payload);

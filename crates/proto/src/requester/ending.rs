@@ -24,6 +24,10 @@ impl Requester {
             SyncOutcome::Truncated(Truncation::Stubbed) => {
                 end == HistoryEnd::Whole && self.ledger.stubs > 0 && self.notices == 0
             }
+            // What this side stores is not the responder's to say.
+            SyncOutcome::Truncated(
+                Truncation::NotAccepted { .. } | Truncation::OverQuota { .. },
+            ) => false,
         };
         if !fits {
             return Err(SessionError::OutcomeContradicted {
@@ -74,6 +78,11 @@ impl Requester {
                     Some(live_end) => self.close(end, live_end),
                 }
             }
+            Phase::Cut if self.ledger.all_applied() => {
+                let end = self.cut_end();
+                let end = self.updated(end);
+                self.outputs.push_back(RequesterOutput::Finished(end));
+            }
             Phase::Closing(end) if self.all_stored() => {
                 let end = self.updated(*end);
                 self.outputs.push_back(RequesterOutput::Finished(end));
@@ -86,6 +95,42 @@ impl Requester {
     /// Whether the store has answered about everything that was received.
     fn all_stored(&self) -> bool {
         self.backlog.is_none() && self.ledger.all_applied()
+    }
+
+    /// Ends the history before its end, if too much of it is not stored. What came is still applied.
+    pub(super) fn check_refused(&mut self) {
+        let is_history = matches!(self.phase, Phase::Segment(_));
+        if is_history && self.ledger.refused_bytes > self.config.limits.max_refused_bytes {
+            self.backlog = None;
+            self.heads.stop();
+            self.phase = Phase::Cut;
+        }
+    }
+
+    /// Whether this side ended the history before its end: the peer is still at it, and has to be
+    /// told.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.was_cut
+    }
+
+    /// The end of a history that was cut. Nothing was compared with the responder.
+    fn cut_end(&mut self) -> SyncEnd {
+        self.was_cut = true;
+        let authors = self.ledger.unaccepted.count();
+        let truncation = match self.ledger.over_quota.is_empty() {
+            true => Truncation::NotAccepted { authors },
+            false => Truncation::OverQuota {
+                authors: self.ledger.over_quota.count(),
+            },
+        };
+        self.end_so_far(
+            SyncOutcome::Truncated(truncation),
+            false,
+            HeadsDigest::EMPTY,
+            0,
+            None,
+        )
     }
 
     /// Ends the live part, as soon as the store is done.
@@ -123,10 +168,29 @@ impl Requester {
             });
         }
         let receipt = self.check_receipt(complete)?;
+        let end = self.end_so_far(
+            complete.outcome,
+            equal,
+            computed,
+            complete.stream_generation,
+            receipt,
+        );
+        Ok(self.updated(end))
+    }
+
+    /// An end without the figures of what was stored.
+    fn end_so_far(
+        &self,
+        outcome: SyncOutcome,
+        first_digest_equal: bool,
+        joined_digest: HeadsDigest,
+        stream_generation: u64,
+        receipt: Option<Receipt>,
+    ) -> SyncEnd {
         let mut round_trips = 1 + self.heads.further_windows();
         round_trips += u32::from(self.asked_for_heads);
-        Ok(self.updated(SyncEnd {
-            outcome: complete.outcome,
+        SyncEnd {
+            outcome,
             events: 0,
             payload_bytes: 0,
             received: Tally::default(),
@@ -134,13 +198,16 @@ impl Requester {
             forks: Vec::new(),
             forked_authors: 0,
             unaccepted_authors: 0,
+            over_quota: Vec::new(),
+            over_quota_authors: 0,
+            refused_bytes: 0,
             round_trips,
-            first_digest_equal: equal,
-            joined_digest: computed,
-            stream_generation: complete.stream_generation,
+            first_digest_equal,
+            joined_digest,
+            stream_generation,
             receipt,
             live: None,
-        }))
+        }
     }
 
     /// The receipt, if there is one and it is known whose it has to be.
@@ -174,14 +241,22 @@ impl Requester {
         end.forks.clone_from(&self.ledger.forks);
         end.forked_authors = self.ledger.forked_authors;
         end.unaccepted_authors = self.ledger.unaccepted.count();
+        end.over_quota = self.ledger.over_quota.list();
+        end.over_quota_authors = self.ledger.over_quota.count();
+        end.refused_bytes = self.ledger.refused_bytes;
         let named = match end.outcome {
             SyncOutcome::Complete => 0,
             SyncOutcome::Truncated(Truncation::Forked { authors }) => authors,
-            SyncOutcome::Truncated(Truncation::Budget | Truncation::Stubbed) => return end,
+            SyncOutcome::Truncated(_) => return end,
         };
         if end.forked_authors > named {
             end.outcome = SyncOutcome::Truncated(Truncation::Forked {
                 authors: end.forked_authors,
+            });
+        }
+        if end.outcome == SyncOutcome::Complete && end.over_quota_authors > 0 {
+            end.outcome = SyncOutcome::Truncated(Truncation::OverQuota {
+                authors: end.over_quota_authors,
             });
         }
         end

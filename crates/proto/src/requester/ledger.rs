@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use headwater_wire::{AppendError, AuthorHead, AuthorId, ClockEntry, HeadsDigest, Run};
+use headwater_wire::{
+    AppendError, AuthorHead, AuthorId, ClockEntry, HeadsDigest, RevokedDigest, Run,
+};
 
 use super::output::{Fork, Tally};
 use crate::{AppliedRun, MAX_LISTED_FORKS, SessionError, joined::JoinedDigest};
@@ -53,7 +55,8 @@ enum InLine {
 struct Unapplied {
     part: Part,
     memory: usize,
-    authors: Vec<AuthorId>,
+    /// The author and the bytes of each run.
+    runs: Vec<(AuthorId, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -76,17 +79,21 @@ pub(super) struct Ledger {
     unlisted: Option<AuthorId>,
     /// Authors whose logs began here with a live run.
     pub(super) new_live_authors: u64,
-    pub(super) unaccepted: Unaccepted,
+    pub(super) unaccepted: Untaken,
+    pub(super) over_quota: Untaken,
+    pub(super) over_rate: Untaken,
+    /// Bytes of the history's runs that were received and not stored for one of the first two reasons.
+    pub(super) refused_bytes: u64,
 }
 
-/// Authors of whom the store did not accept a run: it is nobody's fault, and the others go on.
+/// Authors of whom a run was not taken for one reason: it is nobody's fault, and the others go on.
 #[derive(Debug, Default)]
-pub(super) struct Unaccepted {
+pub(super) struct Untaken {
     authors: BTreeSet<AuthorId>,
     is_full: bool,
 }
 
-impl Unaccepted {
+impl Untaken {
     fn note(&mut self, author: AuthorId) {
         if self.authors.len() < MAX_LISTED_FORKS {
             self.authors.insert(author);
@@ -98,6 +105,15 @@ impl Unaccepted {
     /// Whether the author is one of them, or may be: the list is bounded.
     fn may_hold(&self, author: &AuthorId) -> bool {
         self.is_full || self.authors.contains(author)
+    }
+
+    /// Those listed, ascending.
+    pub(super) fn list(&self) -> Vec<AuthorId> {
+        self.authors.iter().copied().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.authors.is_empty()
     }
 
     /// How many there are; with a full list, a lower bound.
@@ -119,7 +135,10 @@ impl Ledger {
         self.unapplied.push_back(Unapplied {
             part,
             memory,
-            authors: runs.iter().map(Run::author).collect(),
+            runs: runs
+                .iter()
+                .map(|run| (run.author(), run.as_bytes().len() as u64))
+                .collect(),
         });
     }
 
@@ -154,12 +173,15 @@ impl Ledger {
     pub(super) fn applied(&mut self, answers: &[AppliedRun]) -> Result<(), SessionError> {
         let unfit = SessionError::StoreAnswer { question: "Apply" };
         let list = self.unapplied.pop_front().ok_or(unfit.clone())?;
-        if list.authors.len() != answers.len() {
+        if list.runs.len() != answers.len() {
             return Err(unfit);
         }
         self.unapplied_memory = self.unapplied_memory.saturating_sub(list.memory);
-        for (author, answer) in list.authors.iter().zip(answers) {
+        for ((author, bytes), answer) in list.runs.iter().zip(answers) {
             self.count(list.part, *author, answer)?;
+            if list.part == Part::History && self.is_untaken(author, answer) {
+                self.refused_bytes = self.refused_bytes.saturating_add(*bytes);
+            }
             if list.part == Part::History {
                 self.last_event = Some((*author, answer.head));
                 match self.heads.back_mut() {
@@ -190,12 +212,16 @@ impl Ledger {
             // Somebody else delivered it meanwhile.
             Err(AppendError::Stale { .. }) => {}
             Err(AppendError::Forked { seq, .. }) => {
-                self.refused(part, Fork::met(author, *seq));
+                self.refused(part, &Fork::met(author, *seq));
             }
             Err(AppendError::NotAccepted { .. }) => self.unaccepted.note(author),
+            Err(AppendError::OverQuota { .. }) => self.over_quota.note(author),
+            Err(AppendError::OverRate { .. }) => self.over_rate.note(author),
             // What follows a fork, or what was not accepted, cannot fit either.
             Err(_) if self.is_forked(&author) => {}
-            Err(AppendError::Gap { .. }) if self.unaccepted.may_hold(&author) => {}
+            Err(AppendError::Gap { .. }) if self.is_cut_short(&author) => {}
+            // Its genesis was too much.
+            Err(AppendError::NoGenesis { .. }) if !self.over_quota.is_empty() => {}
             Err(error) => {
                 return Err(SessionError::RunRefused {
                     author,
@@ -206,8 +232,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether runs of the author were not taken, or may have been, so that later ones do not fit.
+    fn is_cut_short(&self, author: &AuthorId) -> bool {
+        let reasons = [&self.unaccepted, &self.over_quota, &self.over_rate];
+        reasons.iter().any(|untaken| untaken.may_hold(author))
+    }
+
+    /// Whether a run was sent in vain.
+    fn is_untaken(&self, author: &AuthorId, answer: &AppliedRun) -> bool {
+        match &answer.outcome {
+            Err(AppendError::NotAccepted { .. } | AppendError::OverQuota { .. }) => true,
+            Err(AppendError::Gap { .. }) => self.is_cut_short(author),
+            _ => false,
+        }
+    }
+
     /// Notes an author the responder reported as forked. It reports each once.
-    pub(super) fn fork(&mut self, fork: Fork) {
+    pub(super) fn fork(&mut self, fork: &Fork) {
         if !self.is_listed(&fork.author) {
             self.count_fork(fork);
         }
@@ -219,7 +260,7 @@ impl Ledger {
     /// With a full list, the author before is all that is remembered. That is enough in the
     /// history, where runs come author by author. Live they come in any order, so there only one
     /// more author is counted than listed.
-    fn refused(&mut self, part: Part, fork: Fork) {
+    fn refused(&mut self, part: Part, fork: &Fork) {
         let author = fork.author;
         if self.is_listed(&author) || self.unlisted == Some(author) {
             return;
@@ -234,11 +275,11 @@ impl Ledger {
     }
 
     /// Returns whether there was room on the list.
-    fn count_fork(&mut self, fork: Fork) -> bool {
+    fn count_fork(&mut self, fork: &Fork) -> bool {
         self.forked_authors = self.forked_authors.saturating_add(1);
         let room = self.forks.len() < MAX_LISTED_FORKS;
         if room {
-            self.forks.push(fork);
+            self.forks.push(*fork);
         }
         room
     }
@@ -268,6 +309,7 @@ impl Ledger {
                         author,
                         head,
                         forked: false,
+                        revoked: RevokedDigest::NONE,
                     }
                 }
             };
@@ -313,6 +355,7 @@ mod tests {
             author,
             head,
             forked: false,
+            revoked: RevokedDigest::NONE,
         }
     }
 
@@ -363,9 +406,9 @@ mod tests {
             let mut key = [3; 32];
             key[..8].copy_from_slice(&n.to_be_bytes());
             let author = AuthorId::from_bytes(key);
-            ledger.fork(Fork::met(author, 1));
+            ledger.fork(&Fork::met(author, 1));
             if n < MAX_LISTED_FORKS as u64 {
-                ledger.fork(Fork::met(author, 2));
+                ledger.fork(&Fork::met(author, 2));
             }
         }
         assert_eq!(ledger.forks.len(), MAX_LISTED_FORKS);
@@ -389,16 +432,16 @@ mod tests {
         let mut ledger = Ledger::default();
         for n in 0..LISTED + 3 {
             for _ in 0..3 {
-                ledger.refused(Part::History, fork_of(n));
+                ledger.refused(Part::History, &fork_of(n));
                 // Notices come in between, each once.
                 if n < LISTED {
-                    ledger.fork(fork_of(n));
+                    ledger.fork(&fork_of(n));
                 }
             }
         }
         assert_eq!(ledger.forked_authors, LISTED + 3);
-        ledger.fork(fork_of(LISTED + 10));
-        ledger.refused(Part::History, fork_of(LISTED + 2));
+        ledger.fork(&fork_of(LISTED + 10));
+        ledger.refused(Part::History, &fork_of(LISTED + 2));
         assert_eq!(ledger.forked_authors, LISTED + 4);
     }
 
@@ -407,11 +450,11 @@ mod tests {
         const LISTED: u64 = MAX_LISTED_FORKS as u64;
         let mut ledger = Ledger::default();
         for n in 0..LISTED {
-            ledger.refused(Part::Live, fork_of(n));
+            ledger.refused(Part::Live, &fork_of(n));
         }
         assert!(!ledger.is_forked(&numbered(LISTED)));
         for n in [LISTED, LISTED + 1, LISTED, LISTED + 1, 0] {
-            ledger.refused(Part::Live, fork_of(n));
+            ledger.refused(Part::Live, &fork_of(n));
         }
         assert_eq!(ledger.forked_authors, LISTED + 1);
         assert!(ledger.is_forked(&numbered(LISTED + 1)));

@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 
 use headwater_wire::{
     Clock, HistorySyncComplete, MemberKey, Message, RequestHash, RunError, SyncFilter, SyncPlan,
-    SyncRequestV2,
+    SyncRequestV2, limits::MAX_FILTER_VALUES,
 };
 
 pub use output::{
@@ -48,6 +48,8 @@ enum Phase {
     AwaitPlan,
     /// Plans and batches are coming in.
     Segment(Box<SegmentIntake>),
+    /// Too much of the history is not stored, so no more of it is taken; the store is not done.
+    Cut,
     /// All runs of the history are in.
     AwaitCompletion(HistoryEnd),
     /// The completion is in; the store is not done. The live part may end meanwhile.
@@ -80,7 +82,7 @@ impl Phase {
             Self::AwaitPlan => "awaiting a plan",
             Self::Segment(_) => "receiving a segment",
             Self::AwaitCompletion(_) => "awaiting the completion",
-            Self::Draining { .. } | Self::Closing(_) => "applying what was received",
+            Self::Cut | Self::Draining { .. } | Self::Closing(_) => "applying what was received",
             Self::Live(_) => "live",
             Self::Ended => "over",
         }
@@ -95,6 +97,7 @@ impl Phase {
 pub struct Requester {
     config: RequesterConfig,
     clock: LocalClock,
+    asked: SyncRequestV2,
     request: RequestHash,
     /// Whose receipt is taken.
     provider: Option<MemberKey>,
@@ -106,6 +109,7 @@ pub struct Requester {
     progress: SyncProgress,
     deadlines: Deadlines,
     asked_for_heads: bool,
+    was_cut: bool,
     /// Fork notices received.
     notices: u64,
     segments: u64,
@@ -115,7 +119,12 @@ pub struct Requester {
 impl Requester {
     /// Begins a pull. The request stands in the outputs.
     #[must_use]
-    pub fn new(config: RequesterConfig, clock: LocalClock, now: Duration) -> Self {
+    pub fn new(mut config: RequesterConfig, clock: LocalClock, now: Duration) -> Self {
+        match clock {
+            LocalClock::Empty => config.except.clear(),
+            LocalClock::Held { .. } => config.except.truncate(MAX_FILTER_VALUES),
+        }
+        config.except.sort_unstable();
         let (owner, wire_clock) = match clock {
             LocalClock::Empty => (None, Clock::Heads),
             LocalClock::Held { owner, digest, .. } => (Some(owner), Clock::Digest(digest)),
@@ -125,11 +134,12 @@ impl Requester {
             request_id: config.request_id,
             space: config.space,
             clock: wire_clock,
-            filter: SyncFilter::default(),
+            filter: SyncFilter::except(config.except.clone()),
             budget: config.budget,
             live: config.live,
         };
         let request_hash = RequestHash::of(&request);
+        let asked = request.clone();
         outputs.push_back(RequesterOutput::Send(Message::SyncRequestV2(request)));
         // One head less than a chunk holds: the first chunk has the owner's beside.
         let page = config.limits.page() - 1;
@@ -145,6 +155,7 @@ impl Requester {
             deadlines: Deadlines::new(&config.limits, Wait::FirstAnswer, now),
             config,
             clock,
+            asked,
             request: request_hash,
             provider: None,
             phase,
@@ -153,6 +164,7 @@ impl Requester {
             backlog: None,
             progress: SyncProgress::default(),
             asked_for_heads: false,
+            was_cut: false,
             notices: 0,
             segments: 0,
             outputs,
@@ -167,6 +179,12 @@ impl Requester {
         self
     }
 
+    /// What was asked: with the receipt it makes an [`Answered`](headwater_wire::Answered).
+    #[must_use]
+    pub fn request(&self) -> &SyncRequestV2 {
+        &self.asked
+    }
+
     /// The next thing to do, if any. Drain it after every input.
     pub fn poll_output(&mut self) -> Option<RequesterOutput> {
         self.outputs.pop_front()
@@ -177,7 +195,7 @@ impl Requester {
     #[must_use]
     pub fn wants_message(&self) -> bool {
         match self.phase {
-            Phase::Draining { .. } | Phase::Closing(_) | Phase::Ended => false,
+            Phase::Cut | Phase::Draining { .. } | Phase::Closing(_) | Phase::Ended => false,
             _ => self.has_room(),
         }
     }
@@ -279,7 +297,7 @@ impl Requester {
                 self.close(end, LiveEnd::Closed);
                 Ok(())
             }
-            ended @ (Phase::Closing(_) | Phase::Ended) => {
+            ended @ (Phase::Cut | Phase::Closing(_) | Phase::Ended) => {
                 self.phase = ended;
                 Ok(())
             }
@@ -424,6 +442,7 @@ impl Requester {
         self.progress.applied = self.ledger.applied;
         self.report_progress();
         self.check_live_authors()?;
+        self.check_refused();
         self.take_backlog()?;
         self.finish_drained()
     }

@@ -33,6 +33,9 @@ pub struct RequesterConfig {
     /// What to stop at. A budget is met at the end of the first run that reaches it, so that
     /// every sync with a budget above zero makes progress.
     pub budget: Budget,
+    /// Authors of whom nothing is taken: their logs are not sent. At most 1,024, the others are let
+    /// be; and nobody, as long as nothing of the space is held.
+    pub except: Vec<AuthorId>,
     /// Whether to stay and receive what is new once the history is complete.
     pub live: bool,
     /// Waits and buffers.
@@ -186,12 +189,20 @@ pub struct SyncEnd {
     /// How many authors brought something that is not accepted here, and was not stored; a lower
     /// bound above [`crate::MAX_LISTED_FORKS`].
     pub unaccepted_authors: u64,
+    /// Authors of whom something was not stored because of a quota here: the first
+    /// [`crate::MAX_LISTED_FORKS`] by key.
+    pub over_quota: Vec<AuthorId>,
+    /// How many those are; a lower bound above [`crate::MAX_LISTED_FORKS`].
+    pub over_quota_authors: u64,
+    /// Bytes of the history's runs that were sent in vain: not accepted, or above a quota.
+    pub refused_bytes: u64,
     /// How often we had to hear from the peer before we could go on: 1 if the first answer was
     /// enough, 2 if the heads had to be sent, 1 more for every further full window of heads.
     pub round_trips: u32,
     /// Whether both sides held the same already.
     pub first_digest_equal: bool,
-    /// The digest of what both sides hold together, as far as plans went.
+    /// The digest of what both sides hold together, as far as plans went; that of nothing if this
+    /// side ended the history before its end.
     pub joined_digest: HeadsDigest,
     /// The space's generation in the responder's store.
     pub stream_generation: u64,

@@ -163,7 +163,7 @@ impl SegmentIntake {
             }
         }
         self.last_notice = Some(author);
-        ledger.fork(Fork::of(notice));
+        ledger.fork(&Fork::of(notice));
         Ok(())
     }
 

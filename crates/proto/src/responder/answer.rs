@@ -47,6 +47,8 @@ pub(super) struct Answer {
     /// Of the request as it came.
     request_hash: RequestHash,
     summary: SpaceSummary,
+    /// Authors the requester takes nothing of, ascending.
+    except: Vec<AuthorId>,
     batch_bytes: usize,
     step: Step,
     stated: StatedHeads,
@@ -75,6 +77,7 @@ impl Answer {
             held: HeldHeads::new(summary.owner, limits.page()),
             batch_bytes: limits.batch(),
             request_hash: RequestHash::of(&request),
+            except: request.filter.excepted().unwrap_or_default().to_vec(),
             request,
             summary,
             step: Step::FirstChunk,
@@ -119,6 +122,11 @@ impl Answer {
         core::mem::take(&mut self.forks)
     }
 
+    /// The authors the requester takes nothing of.
+    pub(super) fn take_except(&mut self) -> Vec<AuthorId> {
+        core::mem::take(&mut self.except)
+    }
+
     pub(super) fn chunk(
         &mut self,
         chunk: HeadsChunk,
@@ -145,7 +153,10 @@ impl Answer {
                 Err(SessionError::NotServed)
             }
             (Step::OwnerHead, Some(record)) if record.entry.author == owner => {
-                let row = Row::of_owner(self.stated.take_owner(), record);
+                let mut row = Row::of_owner(self.stated.take_owner(), record);
+                if self.except.binary_search(&owner).is_ok() {
+                    row.leave_out();
+                }
                 self.close(Segment::Owner, Draft::of_owner(row), outputs)
             }
             _ => Err(SessionError::StoreAnswer {
@@ -211,7 +222,7 @@ impl Answer {
         let Step::Join(draft) = &mut self.step else {
             return Ok(None);
         };
-        match draft.join(&mut self.stated, &mut self.held) {
+        match draft.join(&mut self.stated, &mut self.held, &self.except) {
             Joined::Segment(segment) => {
                 let draft = core::mem::take(draft);
                 self.close(segment, draft, outputs)

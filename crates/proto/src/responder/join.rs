@@ -51,6 +51,8 @@ pub(super) struct Row {
     stated: Option<ClockEntry>,
     held: Option<HeadRecord>,
     fate: Fate,
+    /// Whether the requester takes nothing of it.
+    left_out: bool,
     /// The last event served.
     pub(super) served: Option<AuthorHead>,
 }
@@ -80,8 +82,15 @@ impl Row {
             stated,
             held,
             fate,
+            left_out: false,
             served: None,
         }
+    }
+
+    /// Serves nothing of an author of whom the requester takes nothing. Whoever states nothing of a log
+    /// cannot do without it if it is the owner's.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out = self.stated.is_some();
     }
 
     /// The owner's row. Stated or not, something of it is served.
@@ -179,8 +188,14 @@ impl Draft {
         Self { rows: vec![row] }
     }
 
-    /// Joins the two streams until the segment is full, or one of them has run dry.
-    pub(super) fn join(&mut self, stated: &mut StatedHeads, held: &mut HeldHeads) -> Joined {
+    /// Joins the two streams until the segment is full, or one of them has run dry. The authors of
+    /// `except`, ascending, are left out.
+    pub(super) fn join(
+        &mut self,
+        stated: &mut StatedHeads,
+        held: &mut HeldHeads,
+        except: &[AuthorId],
+    ) -> Joined {
         loop {
             let (theirs, ours) = (stated.front(), held.front());
             let lowest = match (theirs, ours) {
@@ -193,7 +208,13 @@ impl Draft {
             if self.rows.len() >= MAX_SEGMENT_AUTHORS {
                 return self.stop(Joined::NeedsChunk);
             }
-            let row = Row::new(lowest, stated.take(lowest), held.take(lowest));
+            let mut row = Row::new(lowest, stated.take(lowest), held.take(lowest));
+            if except.binary_search(&lowest).is_ok() {
+                if row.stated.is_none() {
+                    continue;
+                }
+                row.leave_out();
+            }
             self.rows.push(row);
         }
     }
@@ -220,10 +241,13 @@ impl Draft {
         let unfit = SessionError::StoreAnswer {
             question: "CheckTails",
         };
-        let mut checks = checks.iter();
+        let mut checks = checks.iter().peekable();
         for row in self.rows.iter_mut().filter(|row| row.fate == Fate::Check) {
-            let check = checks.next().ok_or(unfit.clone())?;
-            let (Some(stated), true) = (row.stated, check.author == row.author) else {
+            // One that no longer reaches the head stated has no answer.
+            let author = row.author;
+            let check = checks.next_if(|check| check.author == author);
+            let check = check.ok_or(SessionError::LogCut { author })?;
+            let Some(stated) = row.stated else {
                 return Err(unfit);
             };
             let ours = match check.state {
@@ -252,6 +276,7 @@ impl Draft {
     pub(super) fn wants(&self) -> Vec<(usize, TailWant, u64)> {
         let wants = self.rows.iter().enumerate();
         wants
+            .filter(|(_, row)| !row.left_out)
             .filter_map(|(index, row)| {
                 let (above, payload_bytes) = match row.fate {
                     Fate::Serve {
@@ -332,6 +357,7 @@ mod tests {
                 id: EventId::from_bytes([id; 32]),
             },
             forked: false,
+            revoked: headwater_wire::RevokedDigest::NONE,
         }
     }
 
@@ -387,6 +413,42 @@ mod tests {
     }
 
     #[test]
+    fn an_author_left_out_is_not_served_and_unless_it_is_stated_not_spoken_of() {
+        let owner = AuthorId::from_bytes([0; 32]);
+        let of = |author: u8, seq| ClockEntry {
+            author: AuthorId::from_bytes([author; 32]),
+            ..entry(seq, 1)
+        };
+        let mut stated = StatedHeads::new(owner, 10);
+        let chunk = HeadsChunk {
+            request_id: 1,
+            heads: vec![of(2, 5)],
+            last: true,
+        };
+        stated.accept(chunk).unwrap();
+        let mut held = HeldHeads::new(owner, 10);
+        held.read(&mut VecDeque::new());
+        let heads = [of(1, 9), of(2, 9), of(3, 9)].map(|entry| HeadRecord {
+            entry,
+            payload_bytes: 90,
+        });
+        let page = HeadsPage {
+            heads: heads.to_vec(),
+            last: true,
+        };
+        held.accept(page).unwrap();
+        let except = [1, 2].map(|author| AuthorId::from_bytes([author; 32]));
+        let mut draft = Draft::default();
+        let joined = draft.join(&mut stated, &mut held, &except);
+        assert_eq!(joined, Joined::Segment(Segment::Last));
+        let rows: Vec<_> = draft.rows.iter().map(|row| row.author).collect();
+        assert_eq!(rows, [of(2, 5).author, of(3, 9).author]);
+        let wants: Vec<_> = draft.wants().iter().map(|want| want.1.author).collect();
+        assert_eq!(wants, [of(3, 9).author]);
+        assert_eq!(draft.rows[0].joined(), Some(of(2, 5)));
+    }
+
+    #[test]
     fn a_segment_ends_at_its_bound_and_where_a_stream_runs_dry() {
         let owner = AuthorId::from_bytes([0; 32]);
         let numbered = |n: u64| {
@@ -409,7 +471,7 @@ mod tests {
         }
         let mut held = HeldHeads::new(owner, 10);
         let mut draft = Draft::default();
-        assert_eq!(draft.join(&mut stated, &mut held), Joined::NeedsPage);
+        assert_eq!(draft.join(&mut stated, &mut held, &[]), Joined::NeedsPage);
         held.read(&mut VecDeque::new());
         let last = HeadsPage {
             heads: Vec::new(),
@@ -418,7 +480,7 @@ mod tests {
         held.accept(last).unwrap();
         let mut next = || {
             let mut draft = Draft::default();
-            draft.join(&mut stated, &mut held)
+            draft.join(&mut stated, &mut held, &[])
         };
         let through = |n| Joined::Segment(Segment::Through(numbered(n)));
         assert_eq!(next(), through(MAX_SEGMENT_AUTHORS as u64 - 1));

@@ -49,6 +49,8 @@ enum Phase {
 struct Live {
     /// Authors the requester was told are forked, as far as they are listed.
     forks: Vec<AuthorId>,
+    /// Authors the requester takes nothing of.
+    except: Vec<AuthorId>,
     /// What is still to be sent of the last report.
     wants: VecDeque<TailWant>,
     end: ServeEnd,
@@ -349,7 +351,7 @@ impl Responder {
         }
         match (&mut self.phase, message) {
             (Phase::AwaitRequest, Message::SyncRequestV2(request)) => {
-                if !request.filter.is_everything() {
+                if request.filter.excepted().is_none() {
                     return Err(SessionError::Unsupported { feature: "filter" });
                 }
                 self.request_id = Some(request.request_id);
@@ -453,6 +455,7 @@ impl Responder {
             self.outputs.push_back(ResponderOutput::AwaitLive);
             self.phase = Phase::AwaitLive(Box::new(Live {
                 forks: answer.take_forks(),
+                except: answer.take_except(),
                 wants: VecDeque::new(),
                 end,
             }));
@@ -477,7 +480,8 @@ impl Responder {
         }
         let wants = changed
             .into_iter()
-            .filter(|want| want.above < want.through && !live.forks.contains(&want.author));
+            .filter(|want| want.above < want.through && !live.forks.contains(&want.author))
+            .filter(|want| live.except.binary_search(&want.author).is_err());
         live.wants = wants.collect();
         self.live_on(live);
         Ok(())

@@ -113,7 +113,7 @@ impl Serving {
             question: "ReadRuns",
         };
         if runs.is_empty() {
-            return Err(unfit);
+            return Err(self.cut());
         }
         let mut total = before;
         let mut portion = Portion {
@@ -126,6 +126,11 @@ impl Serving {
         for run in runs {
             if total.reaches(budget) {
                 break;
+            }
+            let is_of = |want: &Want| want.want.author == run.author;
+            if !self.wants.front().is_some_and(is_of) && self.wants.iter().any(is_of) {
+                // A store passes over what it does not show.
+                return Err(self.cut());
             }
             let want = self.wants.front_mut().ok_or(unfit.clone())?;
             check_run(&run, &want.want)?;
@@ -168,6 +173,18 @@ impl Serving {
             });
         }
         Ok(portion)
+    }
+
+    /// The log that is served now does not go as far as was planned.
+    fn cut(&self) -> SessionError {
+        match self.wants.front() {
+            Some(want) => SessionError::LogCut {
+                author: want.want.author,
+            },
+            None => SessionError::StoreAnswer {
+                question: "ReadRuns",
+            },
+        }
     }
 
     /// Ends the segment, whole or not: its rows, and the last event served if any was.
@@ -248,6 +265,7 @@ mod tests {
                 author,
                 head: log[held - 1].head(),
                 forked: false,
+                revoked: headwater_wire::RevokedDigest::NONE,
             },
             payload_bytes: 16 * held as u64,
         };

@@ -14,6 +14,7 @@
 //! ```
 
 mod heal;
+mod liars;
 mod network;
 mod node;
 mod overlay;

@@ -2,7 +2,7 @@
 
 use core::{cmp::Reverse, time::Duration};
 use std::{
-    collections::{BinaryHeap, HashSet},
+    collections::{BTreeMap, BinaryHeap, HashSet},
     rc::Rc,
 };
 
@@ -85,8 +85,14 @@ pub(crate) struct Network {
     pub(crate) written: Vec<u64>,
     /// Nodes up that lack something.
     behind: usize,
-    /// Pulls that were answered, by those that asked for them.
+    /// Nodes that no pull from succeeds.
     pub(crate) refusing: HashSet<usize>,
+    /// Nodes that never answer a pull, and never end it.
+    pub(crate) stalling: HashSet<usize>,
+    /// Nodes that say at the end of a pull that it was all, and gave nothing.
+    pub(crate) withholding: HashSet<usize>,
+    /// Pulls begun, by who asks whom.
+    pub(crate) asked: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
@@ -107,6 +113,9 @@ impl Network {
             written: vec![0; options.authors],
             behind: 0,
             refusing: HashSet::new(),
+            stalling: HashSet::new(),
+            withholding: HashSet::new(),
+            asked: BTreeMap::new(),
             options,
         }
     }
@@ -237,6 +246,11 @@ impl Network {
                     self.forward(node, None, id);
                 }
                 AnnouncerOutput::Pull { peer } => self.begin_pull(node, node_of(&peer)),
+                AnnouncerOutput::GiveUp { peer } => {
+                    let failed = PullEnded::Failed;
+                    let (now, announcer) = (self.now, &mut self.nodes[node].announcer);
+                    announcer.handle_pull_ended(peer, failed, now);
+                }
                 AnnouncerOutput::HistorySynced { .. } => {}
             }
         }
@@ -249,6 +263,22 @@ impl Network {
             self.nodes[node].wake = Some(due);
             self.at(due, Happening::Wake { node });
         }
+    }
+
+    /// A node announces a head that it need not hold, and signs it with its author.
+    pub(crate) fn claim(&mut self, node: usize, author: usize, seq: u64) {
+        let message = Message {
+            from: node,
+            digest: self.nodes[node].digest(),
+            periodic: false,
+            heads: vec![(author, seq)],
+            runs: Vec::new(),
+            bytes: 0,
+        };
+        let id = self.messages.len();
+        self.messages.push(Rc::new(message));
+        self.known.insert((node, id));
+        self.forward(node, None, id);
     }
 
     fn reach(&self, node: usize, peer: usize) -> bool {
@@ -315,6 +345,7 @@ impl Network {
             digest: message.digest,
             periodic: message.periodic,
             claims,
+            forks: Vec::new(),
         };
         node.announcer.handle_announcement(heard, self.now);
         if !grown.is_empty() {
@@ -344,6 +375,10 @@ impl Network {
 
     fn begin_pull(&mut self, node: usize, peer: usize) {
         self.nodes[node].tally.pulls += 1;
+        *self.asked.entry((node, peer)).or_default() += 1;
+        if self.stalling.contains(&peer) {
+            return;
+        }
         let reaches = self.reach(node, peer) && !self.refusing.contains(&peer);
         let takes = if reaches {
             let at = &mut self.nodes[peer];
@@ -377,12 +412,13 @@ impl Network {
             return;
         }
         let (mut ours, mut theirs, mut events) = (Vec::new(), Vec::new(), 0);
+        let withholds = self.withholding.contains(&peer);
         for author in 0..self.written.len() {
             let (held, other) = (
                 self.nodes[node].heads[author],
                 self.nodes[peer].heads[author],
             );
-            if held < other {
+            if held < other && !withholds {
                 events += other - held;
                 ours.push(self.nodes[node].raise(author, other, self.options.payload));
             } else if other < held {

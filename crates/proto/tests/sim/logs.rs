@@ -9,8 +9,8 @@ use headwater_proto::{
 };
 use headwater_wire::{
     Admission, AppendError, AuthorHead, AuthorId, AuthorSecret, ClockEntry, EventDraft, EventId,
-    HeadsSummary, Run, SpaceId, VerifiedForkProof, VerifiedRun, admit, merge_runs, sign_genesis,
-    sign_runs,
+    HeadsSummary, Revocation, Revoked, RevokedDigest, RosterState, Run, SpaceId, Subject,
+    VerifiedForkProof, VerifiedRun, admit, merge_runs, sign_genesis, sign_runs,
 };
 
 use crate::rng::Rng;
@@ -31,6 +31,8 @@ pub(crate) struct Logs {
     logs: BTreeMap<AuthorId, Vec<VerifiedRun>>,
     /// The lowest proof of each author who forked.
     proofs: BTreeMap<AuthorId, VerifiedForkProof>,
+    /// Runs of the owner's that are not stored: all that were ever taken in.
+    evidence: Vec<VerifiedRun>,
     generation: u64,
 }
 
@@ -43,6 +45,7 @@ impl Logs {
             owner: genesis.author(),
             logs: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            evidence: Vec::new(),
             generation: 0,
         };
         logs.append(genesis).expect("a genesis starts a space");
@@ -54,6 +57,7 @@ impl Logs {
         Self {
             logs: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            evidence: Vec::new(),
             generation: 0,
             ..self.clone()
         }
@@ -96,6 +100,7 @@ impl Logs {
                 let proofs = proofs.filter_map(|stored| VerifiedForkProof::of(stored, &run));
                 let lowest = proofs.min_by_key(VerifiedForkProof::seq);
                 self.cut(lowest.expect("what does not fit proves a fork"));
+                self.absorb(&run);
                 return Err(self.refusal(author));
             }
             admission => admission?,
@@ -145,6 +150,7 @@ impl Logs {
     pub(crate) fn fork_log(&self, author: &AuthorId) -> ForkLog {
         let head = self.head(author).map(|record| record.entry.head);
         ForkLog {
+            revoked: (*author == self.owner).then(|| self.revoked()),
             end: self.end(author),
             head: head.filter(|head| *head != AuthorHead::NONE),
             fork: self.proofs.get(author).map(|proof| KnownFork {
@@ -152,6 +158,53 @@ impl Logs {
                 proof: proof.clone().into_proof(),
             }),
         }
+    }
+
+    /// Takes in a run for what it revokes above a cut.
+    pub(crate) fn absorb(&mut self, run: &VerifiedRun) {
+        if run.author() == self.owner && !self.evidence.contains(run) {
+            self.evidence.push(run.clone());
+        }
+    }
+
+    /// What shows of the owner's log grants so much.
+    pub(crate) fn roster(&self) -> RosterState {
+        let mut state = RosterState::new(self.owner);
+        let shown = self.shown(&self.owner);
+        let shown = shown.map_or(0, |record| record.entry.head.seq);
+        let events = self.runs(&self.owner).iter().flat_map(VerifiedRun::events);
+        for event in events.filter(|event| event.header.seq <= shown) {
+            state.fold(&event);
+        }
+        state
+    }
+
+    /// Runs of the owner's, and where in them a revocation stands that counts above the cut.
+    fn revocations(&self) -> Vec<(&VerifiedRun, u64, Revocation)> {
+        let Some(fork) = self.fork_at(&self.owner) else {
+            return Vec::new();
+        };
+        let shown = self.roster();
+        let runs = self.runs(&self.owner).iter().chain(&self.evidence);
+        let all = runs.flat_map(|run| run.run().revocations().map(move |(seq, it)| (run, seq, it)));
+        let above = all.filter(|(_, seq, _)| *seq >= fork);
+        above
+            .filter_map(|(run, seq, it)| Some((run, seq, Revoked::relevant(&shown, &it)?)))
+            .collect()
+    }
+
+    /// What is revoked above the cut of the owner's log.
+    pub(crate) fn revoked(&self) -> Revoked {
+        let revocations = self.revocations().into_iter();
+        revocations.map(|(_, _, revocation)| revocation).collect()
+    }
+
+    /// The runs that show what is revoked of these subjects.
+    pub(crate) fn evidence(&self, subjects: &[Subject]) -> Vec<Run> {
+        let revocations = self.revocations().into_iter();
+        let wanted = revocations.filter(|(_, _, it)| subjects.contains(&it.subject));
+        let runs = wanted.filter_map(|(run, seq, _)| run.evidence_from(seq));
+        runs.map(VerifiedRun::into_run).collect()
     }
 
     pub(crate) fn chain(&self, author: &AuthorId, seqs: &[u64]) -> Vec<Option<AuthorHead>> {
@@ -245,6 +298,15 @@ impl Logs {
     }
 
     pub(crate) fn head(&self, author: &AuthorId) -> Option<HeadRecord> {
+        let mut record = self.shown(author)?;
+        if *author == self.owner {
+            record.entry.revoked = self.revoked().digest();
+        }
+        Some(record)
+    }
+
+    /// How far a log shows; of the owner's, without what is revoked.
+    fn shown(&self, author: &AuthorId) -> Option<HeadRecord> {
         let fork = self.fork_at(author);
         let end = self.end(author);
         let head = match (end, fork) {
@@ -262,6 +324,7 @@ impl Logs {
                 author: *author,
                 head,
                 forked: fork.is_some(),
+                revoked: RevokedDigest::NONE,
             },
             payload_bytes: runs
                 .filter(|run| run.first_seq() <= head.seq)
@@ -326,14 +389,7 @@ impl Logs {
                     return found;
                 }
                 above = run.last_seq();
-                found.push(match self.fork_at(&want.author) {
-                    Some(fork) => {
-                        let first = run.first_seq();
-                        let shown = |at: usize| first + (at as u64) < fork;
-                        StoredRun::of(&run.run().with_stubs(shown))
-                    }
-                    None => stored(&run),
-                });
+                found.push(stored(&run));
             }
         }
         found

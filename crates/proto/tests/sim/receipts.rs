@@ -175,6 +175,7 @@ fn completed(sign: impl FnOnce(ReceiptFacts) -> Signature) -> Result<(), Session
         request_id: 5,
         space: logs.space,
         budget: Budget::default(),
+        except: Vec::new(),
         live: false,
         limits: SessionLimits::default(),
     };

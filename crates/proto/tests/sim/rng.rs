@@ -38,7 +38,7 @@ impl Rng {
 }
 
 /// Runs `test` for each of `count` seeds (`HEADWATER_SEED_FACTOR=<n>`: n times as many), or for
-/// `HEADWATER_SEED` alone, and names the seed if it fails.
+/// `HEADWATER_SEED` alone, and says how to run a seed again that fails.
 pub(crate) fn for_seeds(count: u64, test: impl Fn(u64)) {
     let asked = |name| {
         let text = std::env::var(name).ok()?;
@@ -51,7 +51,15 @@ pub(crate) fn for_seeds(count: u64, test: impl Fn(u64)) {
     for seed in seeds {
         let run = std::panic::AssertUnwindSafe(|| test(seed));
         if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("failed with HEADWATER_SEED={seed}");
+            // A test runs on a thread of its name.
+            let thread = std::thread::current();
+            let name = thread.name().filter(|name| *name != "main");
+            let only = name.map_or(String::new(), |name| format!(" -- --exact {name}"));
+            eprintln!(
+                "seed {seed} fails; replay it with\n  HEADWATER_SEED={seed} cargo test -p {} --test {}{only}",
+                env!("CARGO_PKG_NAME"),
+                env!("CARGO_CRATE_NAME"),
+            );
             std::panic::resume_unwind(panic);
         }
     }

@@ -164,6 +164,7 @@ impl<'a> Simulator<'a> {
             request_id: 77,
             space: theirs.space,
             budget: options.budget,
+            except: Vec::new(),
             live: options.live,
             limits: options.limits.clone(),
         };

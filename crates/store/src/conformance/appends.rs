@@ -24,6 +24,7 @@ pub fn a_space_begins_with_its_genesis(store: &dyn LogStore) {
         author: world.owner.author(),
         head,
         forked: false,
+        revoked: headwater_wire::RevokedDigest::NONE,
     };
     assert_eq!(summary.space, world.space());
     assert_eq!(summary.generation, 1);

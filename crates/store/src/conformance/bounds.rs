@@ -1,10 +1,40 @@
 //! What becomes of a log of which not everything is accepted.
 
 use headwater_proto::history::Appended;
-use headwater_wire::{AppendError, AuthorHead, HeadsDigest};
+use headwater_wire::{AppendError, AuthorHead, EventDraft, Grant, HeadsDigest, MemberKey, Roles};
 
 use super::world::{Log, World, accepted};
-use crate::{Commit, LogStore};
+use crate::{Bounds, Commit, LogStore};
+
+/// Only what the owner says of writers makes them lag, and only where somebody keeps them.
+pub fn bounds_lag_behind_the_owner_until_somebody_says_they_are_kept(store: &dyn LogStore) {
+    let mut world = World::new(1);
+    let space = world.space();
+    assert_eq!(store.bounds(&space).unwrap(), None);
+    store.set_bounds(&space, Bounds::Kept).unwrap();
+    assert_eq!(store.bounds(&space).unwrap(), None);
+    world.found(store);
+    let grant = |roles| {
+        let subject = MemberKey::from_bytes([5; 32]);
+        EventDraft::grant(Grant::new(subject, roles), 0)
+    };
+    let mut says = |draft: EventDraft| {
+        let run = world.owner.signed(world.owner.head(), vec![draft]);
+        world.owner.runs.push(run.clone());
+        let _ = store.append(&[run]).unwrap();
+        store.bounds(&space).unwrap()
+    };
+    assert_eq!(says(grant(Roles::WRITE)), Some(Bounds::None));
+    store.set_bounds(&space, Bounds::Kept).unwrap();
+    assert_eq!(says(grant(Roles::READ)), Some(Bounds::Kept));
+    assert_eq!(says(EventDraft::new(16, 0, "else")), Some(Bounds::Kept));
+    assert_eq!(says(grant(Roles::ALL)), Some(Bounds::Due));
+    store.set_bounds(&space, Bounds::Kept).unwrap();
+    let fork = world.owner.fork(world.owner.head_at(2));
+    let _ = store.append(&[fork]).unwrap();
+    assert_eq!(store.bounds(&space).unwrap(), Some(Bounds::Due));
+    world.assert_sound(store);
+}
 
 /// A space with a log of runs of 3 and 4 events.
 fn seven_events(store: &dyn LogStore) -> (World, Log) {

@@ -44,6 +44,7 @@ fn assert_cut(store: &dyn LogStore, world: &World, log: &Log, seq: u64, head: u6
         author,
         head: head.unwrap_or(AuthorHead::NONE),
         forked: true,
+        revoked: headwater_wire::RevokedDigest::NONE,
     };
     assert_eq!(record.entry, entry);
     let visible = entry.head.seq;

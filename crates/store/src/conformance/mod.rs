@@ -23,7 +23,9 @@ mod bounds;
 mod exchange;
 mod forks;
 mod model;
+mod quotas;
 mod reads;
+mod revoked;
 mod small_runs;
 mod world;
 
@@ -35,7 +37,9 @@ pub use self::{
     },
     forks::*,
     model::{Step, check_history, random_histories_agree_with_a_model},
+    quotas::*,
     reads::*,
+    revoked::*,
     small_runs::*,
     world::{Log, World},
 };
@@ -125,7 +129,21 @@ macro_rules! conformance_tests {
             a_forked_log_nothing_is_accepted_of_is_hidden_until_the_bound_is_lifted
             bounds_come_in_ascending_pages
             small_runs_are_merged_across_a_bound
+            bounds_lag_behind_the_owner_until_somebody_says_they_are_kept
+            a_revocation_above_the_cut_of_the_owners_log_holds
+            a_revocation_in_another_branch_is_taken_in_and_told_of
+            a_branch_that_is_refused_leaves_what_it_revokes
+            the_lowest_last_event_of_a_writer_counts
+            what_takes_nothing_that_shows_is_not_kept
+            a_lower_cut_holds_what_was_revoked_above_it
+            what_anyone_may_do_is_taken_like_what_was_granted_by_name
+            branches_add_up_to_the_same_in_every_order
             stores_that_exchanged_proofs_and_branches_agree
+            counts_the_bytes_it_stores_shown_or_not
+            a_run_above_its_authors_quota_is_refused_and_others_go_on
+            runs_of_one_call_count_towards_a_quota_together
+            a_space_quota_binds_everybody_but_the_owner
+            a_fork_is_found_above_the_quota
         }
     };
 }

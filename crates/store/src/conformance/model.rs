@@ -137,6 +137,7 @@ impl Model {
                 },
             },
             forked: chain.fork.is_some(),
+            revoked: headwater_wire::RevokedDigest::NONE,
         });
         entries.collect()
     }

@@ -228,6 +228,14 @@ impl Log {
             .remove(0)
     }
 
+    /// Signs drafts after `base`, as one run that is not this log's.
+    #[must_use]
+    pub fn signed(&self, base: Option<AuthorHead>, drafts: Vec<EventDraft>) -> VerifiedRun {
+        let mut runs = sign_runs(&self.space, &self.secret, base, drafts).unwrap();
+        assert_eq!(runs.len(), 1);
+        runs.remove(0)
+    }
+
     /// Proof that this author forks after `base`, made of two events nobody has seen.
     #[must_use]
     pub fn proof(&self, base: Option<AuthorHead>) -> VerifiedForkProof {

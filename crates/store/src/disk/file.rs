@@ -24,8 +24,9 @@ use redb::StorageBackend;
 use crate::{Damage, StoreError, StoreId};
 
 /// The format this version reads and writes. Format 1 kept a run in one row; format 2 knew no
-/// forks, and one head for what is visible and what is stored.
-pub(super) const FORMAT: u32 = 3;
+/// forks, and one head for what is visible and what is stored; format 3 did not count the bytes of
+/// runs.
+pub(super) const FORMAT: u32 = 4;
 
 const MAGIC: &[u8; 16] = b"headwater store\n";
 const FACTS_BYTES: usize = 16 + 4 + 16;
@@ -137,6 +138,19 @@ impl StoreFile {
     /// Returns the part of the file the database lives in.
     pub(super) fn backend(&self) -> Backend {
         Backend(self.clone())
+    }
+
+    /// How many bytes the file system has left for whoever this process runs as; `None` where the
+    /// system is not asked.
+    #[cfg(unix)]
+    pub(super) fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        let found = rustix::fs::fstatvfs(&self.file).map_err(io::Error::from)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
     }
 
     /// Returns whether there is a database behind the header.

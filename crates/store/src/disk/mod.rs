@@ -37,7 +37,9 @@ use std::{
 use headwater_proto::history::{
     HeadRecord, HeadsPage, SpaceSummary, StoredRun, TailCheck, TailWant,
 };
-use headwater_wire::{AuthorHead, AuthorId, Event, Run, SpaceId, VerifiedForkProof, VerifiedRun};
+use headwater_wire::{
+    AuthorHead, AuthorId, Event, Revoked, Run, SpaceId, Subject, VerifiedForkProof, VerifiedRun,
+};
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use self::{
@@ -45,8 +47,8 @@ use self::{
     tables::{DiskTables, Reading, Writing},
 };
 use crate::{
-    Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress, VerifyReport,
-    append, changes::Written, forks, read, verify,
+    Bounds, Commit, Damage, ForkRecord, LogStore, Quotas, StoreError, StoreId, Usage,
+    VerifyProgress, VerifyReport, append, changes::Written, forks, read, revoked, verify,
 };
 
 /// How a [`DiskStore`] is opened.
@@ -358,8 +360,16 @@ impl LogStore for DiskStore {
         self.file.id
     }
 
-    fn append(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        self.write(|tables| append::append(tables, runs))
+    fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
+        self.write(|tables| append::append(tables, runs, quotas))
+    }
+
+    fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError> {
+        self.ask(|tables| append::usage(tables, space, author))
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.file.free_bytes()
     }
 
     fn spaces(&self) -> Result<Vec<SpaceId>, StoreError> {
@@ -472,6 +482,27 @@ impl LogStore for DiskStore {
         limit: usize,
     ) -> Result<Vec<AuthorId>, StoreError> {
         self.ask(|tables| forks::restricted(tables, space, after, limit))
+    }
+
+    fn bounds(&self, space: &SpaceId) -> Result<Option<Bounds>, StoreError> {
+        self.ask(|tables| Ok(crate::tables::Tables::space(tables, space)?.map(|row| row.bounds)))
+    }
+
+    fn set_bounds(&self, space: &SpaceId, bounds: Bounds) -> Result<(), StoreError> {
+        let written = self.write(|tables| forks::set_bounds(tables, space, bounds));
+        written.map(drop)
+    }
+
+    fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
+        self.write(|tables| revoked::absorb(tables, runs))
+    }
+
+    fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
+        self.ask(|tables| revoked::revoked(tables, space))
+    }
+
+    fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
+        self.ask(|tables| revoked::evidence(tables, space, subjects))
     }
 
     fn verify(

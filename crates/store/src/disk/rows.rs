@@ -9,11 +9,13 @@
 //! raises it.
 
 use bytes::Bytes;
-use headwater_wire::{AuthorHead, AuthorId, EventId, ForkProof, HeadsDigest, Run};
+use headwater_wire::{AuthorHead, AuthorId, EventId, ForkProof, HeadsDigest, RevokedDigest, Run};
 
 use super::pieces::Size;
 use crate::{
     heads_tree::{Child, Node, Prefix},
+    log_store::Bounds,
+    quotas::Stored,
     records::{HeadRow, RUN_HASH_BYTES, Shelf, Side, SpaceRow},
 };
 
@@ -29,6 +31,7 @@ pub(super) enum Sealed {
     Node = 4,
     Hidden = 5,
     Proof = 6,
+    Evidence = 7,
 }
 
 impl Sealed {
@@ -80,6 +83,10 @@ pub(super) fn head_key(space: u32, author: &AuthorId) -> [u8; 36] {
     key
 }
 
+pub(super) fn evidence_key(space: u32, first: &EventId) -> [u8; 36] {
+    head_key(space, &AuthorId::from_bytes(*first.as_bytes()))
+}
+
 /// The author of a head's key.
 pub(super) fn head_key_author(key: &[u8; 36]) -> AuthorId {
     let mut author = [0; 32];
@@ -116,7 +123,7 @@ pub(super) fn node_key(space: u32, prefix: &Prefix) -> [u8; 37] {
 }
 
 pub(super) fn space_value(row: &SpaceRow) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 + 32 + 8 + 32 + 4 * 8 + SEAL_BYTES);
+    let mut out = Vec::with_capacity(4 + 32 + 8 + 32 + 6 * 8 + 1 + SEAL_BYTES);
     out.extend_from_slice(&row.no.to_be_bytes());
     out.extend_from_slice(row.owner.as_bytes());
     out.extend_from_slice(&row.generation.to_be_bytes());
@@ -125,6 +132,13 @@ pub(super) fn space_value(row: &SpaceRow) -> Vec<u8> {
     out.extend_from_slice(&row.events.to_be_bytes());
     out.extend_from_slice(&row.payload_bytes.to_be_bytes());
     out.extend_from_slice(&row.hidden.to_be_bytes());
+    out.extend_from_slice(&row.stored.bytes.to_be_bytes());
+    out.extend_from_slice(&row.stored.events.to_be_bytes());
+    out.push(match row.bounds {
+        Bounds::None => 0,
+        Bounds::Due => 1,
+        Bounds::Kept => 2,
+    });
     out
 }
 
@@ -139,6 +153,16 @@ pub(super) fn read_space(value: &[u8]) -> Option<SpaceRow> {
         events: fields.u64()?,
         payload_bytes: fields.u64()?,
         hidden: fields.u64()?,
+        stored: Stored {
+            bytes: fields.u64()?,
+            events: fields.u64()?,
+        },
+        bounds: match fields.u8()? {
+            0 => Bounds::None,
+            1 => Bounds::Due,
+            2 => Bounds::Kept,
+            _ => return None,
+        },
     };
     fields.end(row)
 }
@@ -151,12 +175,15 @@ mod extra {
     pub(super) const FORK: u8 = 2;
     /// There is a last seq that is accepted.
     pub(super) const THROUGH: u8 = 4;
+    /// Something is revoked above the cut.
+    pub(super) const REVOKED: u8 = 8;
 }
 
 /// A log's row. That of a log that is shown whole and bounded by nothing holds its head alone.
 pub(super) fn head_value(row: &HeadRow) -> Vec<u8> {
-    let mut out = Vec::with_capacity(4 + 48 + 1 + 48 + 16 + SEAL_BYTES);
+    let mut out = Vec::with_capacity(4 + 8 + 48 + 1 + 48 + 16 + SEAL_BYTES);
     out.extend_from_slice(&row.log.to_be_bytes());
+    out.extend_from_slice(&row.run_bytes.to_be_bytes());
     put_place(&mut out, &row.head, row.payload_bytes);
     let flags = out.len();
     out.push(0);
@@ -173,6 +200,10 @@ pub(super) fn head_value(row: &HeadRow) -> Vec<u8> {
         held |= extra::THROUGH;
         out.extend_from_slice(&seq.to_be_bytes());
     }
+    if row.revoked != RevokedDigest::NONE {
+        held |= extra::REVOKED;
+        out.extend_from_slice(row.revoked.as_bytes());
+    }
     if let Some(flags) = out.get_mut(flags) {
         *flags = held;
     }
@@ -182,13 +213,14 @@ pub(super) fn head_value(row: &HeadRow) -> Vec<u8> {
 pub(super) fn read_head(value: &[u8]) -> Option<HeadRow> {
     let mut fields = Fields(value);
     let log = fields.u32()?;
+    let run_bytes = fields.u64()?;
     let (head, payload_bytes) = read_place(&mut fields)?;
     let held = fields.u8()?;
     let (end, end_payload_bytes) = match held & extra::END {
         0 => (head, payload_bytes),
         _ => read_place(&mut fields)?,
     };
-    let mut seq_if = |flag| match held & flag {
+    let seq_if = |fields: &mut Fields<'_>, flag| match held & flag {
         0 => Some(None),
         _ => fields.u64().map(Some),
     };
@@ -198,8 +230,13 @@ pub(super) fn read_head(value: &[u8]) -> Option<HeadRow> {
         payload_bytes,
         end,
         end_payload_bytes,
-        fork: seq_if(extra::FORK)?,
-        through: seq_if(extra::THROUGH)?,
+        run_bytes,
+        fork: seq_if(&mut fields, extra::FORK)?,
+        through: seq_if(&mut fields, extra::THROUGH)?,
+        revoked: match held & extra::REVOKED {
+            0 => RevokedDigest::NONE,
+            _ => RevokedDigest::from_bytes(fields.array()?),
+        },
     };
     fields.end(row)
 }

@@ -1,7 +1,7 @@
 //! The tables as redb tables.
 
 use bytes::Bytes;
-use headwater_wire::{AuthorId, ForkProof, SpaceId};
+use headwater_wire::{AuthorId, EventId, ForkProof, Run, SpaceId};
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
@@ -25,6 +25,7 @@ const SPACES: TableDefinition<'_, Key<32>, Bytestring> = TableDefinition::new("s
 const HEADS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("heads");
 const HIDDEN: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("hidden");
 const PROOFS: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("proofs");
+const EVIDENCE: TableDefinition<'_, Key<36>, Bytestring> = TableDefinition::new("evidence");
 const SIDES: TableDefinition<'_, Key<12>, Bytestring> = TableDefinition::new("sides");
 const PIECES: TableDefinition<'_, Key<13>, Bytestring> = TableDefinition::new("pieces");
 const NODES: TableDefinition<'_, Key<37>, Bytestring> = TableDefinition::new("nodes");
@@ -58,6 +59,7 @@ pub(super) struct DiskTables<A: Access> {
     heads: A::Of<Key<36>, Bytestring>,
     hidden: A::Of<Key<36>, Bytestring>,
     proofs: A::Of<Key<36>, Bytestring>,
+    evidence: A::Of<Key<36>, Bytestring>,
     sides: A::Of<Key<12>, Bytestring>,
     pieces: A::Of<Key<13>, Bytestring>,
     nodes: A::Of<Key<37>, Bytestring>,
@@ -71,6 +73,7 @@ impl DiskTables<Reading> {
             heads: transaction.open_table(HEADS)?,
             hidden: transaction.open_table(HIDDEN)?,
             proofs: transaction.open_table(PROOFS)?,
+            evidence: transaction.open_table(EVIDENCE)?,
             sides: transaction.open_table(SIDES)?,
             pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
@@ -87,6 +90,7 @@ impl<'t> DiskTables<Writing<'t>> {
             heads: transaction.open_table(HEADS)?,
             hidden: transaction.open_table(HIDDEN)?,
             proofs: transaction.open_table(PROOFS)?,
+            evidence: transaction.open_table(EVIDENCE)?,
             sides: transaction.open_table(SIDES)?,
             pieces: transaction.open_table(PIECES)?,
             nodes: transaction.open_table(NODES)?,
@@ -316,6 +320,19 @@ impl<A: Access> Tables for DiskTables<A> {
         Ok(rows.into_iter().map(|(author, ())| author).collect())
     }
 
+    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError> {
+        let runs = rows_after(&self.evidence, space, None, usize::MAX, |key, sealed| {
+            let bytes = rows::unseal(Sealed::Evidence, key, sealed)?;
+            Run::decode(Bytes::copy_from_slice(bytes)).ok()
+        })?;
+        let space = space.id;
+        let read = |(first, run): (AuthorId, Option<Run>)| {
+            let first = EventId::from_bytes(*first.as_bytes());
+            Ok((first, run.ok_or(Damage::Evidence { space })?))
+        };
+        runs.into_iter().map(read).collect()
+    }
+
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
         let key = rows::node_key(space.no, prefix);
         let Some(sealed) = self.nodes.get(&key)? else {
@@ -386,6 +403,24 @@ impl TablesMut for DiskTables<Writing<'_>> {
         let key = rows::head_key(space.no, author);
         let value = rows::seal(Sealed::Proof, &key, rows::proof_value(halves));
         self.proofs.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn put_evidence(
+        &mut self,
+        space: &SpaceKey,
+        first: &EventId,
+        run: &Bytes,
+    ) -> Result<(), StoreError> {
+        let key = rows::evidence_key(space.no, first);
+        let value = rows::seal(Sealed::Evidence, &key, run.to_vec());
+        self.evidence.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
+    fn remove_evidence(&mut self, space: &SpaceKey, first: &EventId) -> Result<(), StoreError> {
+        let key = rows::evidence_key(space.no, first);
+        self.evidence.remove(&key)?;
         Ok(())
     }
 

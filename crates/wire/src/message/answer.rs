@@ -161,6 +161,20 @@ pub enum Truncation {
     /// Code 2: stubs were sent where the filter wanted payloads. Ask for the payloads, here or
     /// elsewhere.
     Stubbed,
+    /// Code 3: these many authors brought what is not accepted here, so much of it that the sync
+    /// was ended before its end. A requester finds this out by itself; no responder says it. The
+    /// next sync leaves them out and goes on.
+    NotAccepted {
+        /// How many.
+        authors: u64,
+    },
+    /// Code 4: the logs of these many authors, or the space, would have grown above what may be
+    /// stored here. Others are complete, unless that was so much that the sync was ended before
+    /// its end. A requester finds this out by itself; no responder says it.
+    OverQuota {
+        /// How many.
+        authors: u64,
+    },
 }
 
 impl Encode for SyncOutcome {
@@ -173,6 +187,14 @@ impl Encode for SyncOutcome {
                 out.put_varint(*authors);
             }
             Self::Truncated(Truncation::Stubbed) => out.put(&[1, 2]),
+            Self::Truncated(Truncation::NotAccepted { authors }) => {
+                out.put(&[1, 3]);
+                out.put_varint(*authors);
+            }
+            Self::Truncated(Truncation::OverQuota { authors }) => {
+                out.put(&[1, 4]);
+                out.put_varint(*authors);
+            }
         }
     }
 }
@@ -183,12 +205,18 @@ impl Decode for SyncOutcome {
     fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match reader.bounded("outcome", 0, 1)? {
             0 => Self::Complete,
-            _ => Self::Truncated(match reader.bounded("truncation", 0, 2)? {
+            _ => Self::Truncated(match reader.bounded("truncation", 0, 4)? {
                 0 => Truncation::Budget,
                 1 => Truncation::Forked {
                     authors: reader.varint("forked authors")?,
                 },
-                _ => Truncation::Stubbed,
+                2 => Truncation::Stubbed,
+                3 => Truncation::NotAccepted {
+                    authors: reader.varint("authors not accepted")?,
+                },
+                _ => Truncation::OverQuota {
+                    authors: reader.varint("authors over quota")?,
+                },
             }),
         })
     }

@@ -4,6 +4,9 @@
 //! asker: ForkLocator ──▶ ◀── ForkAnswer   until the first difference is known
 //!        ForkBranch  ──▶ ◀── ForkBranch   each side's run from there: together, the proof
 //!        ForkBranch… ──▶ ◀── ForkBranch…  the lowest proof each side knows, then nothing
+//!                        ◀── ForkRevoked  of an owner's log: what the answerer knows to be
+//!        ForkRevoked ──▶                  revoked above the cut, and the asker; behind that of the
+//!        SyncBatchV2 ──▶ ◀── SyncBatchV2… other, each side's evidence of what the other lacks
 //!        ForkWant    ──▶ ◀── SyncBatchV2… what the asker lacks below the cut
 //! ```
 //!
@@ -16,7 +19,8 @@ use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader, check_ascending},
     heads::AuthorHead,
     ids::{AuthorId, SpaceId},
-    limits::{MAX_LOCATOR_IDS, MAX_SEQ},
+    limits::{MAX_LOCATOR_IDS, MAX_REVOKED_SUBJECTS, MAX_SEQ},
+    roster::Revocation,
 };
 
 /// Ids of a log the two sides see differently. The first locator samples the whole log, at the
@@ -122,6 +126,28 @@ impl Body for ForkBranch {
             request_id,
             run: reader.option("branch", read_run)?,
         })
+    }
+}
+
+/// What revocations above the cut of an owner's log take away, as far as the sender knows. Evidence
+/// of what the receiver lacks of it follows, once the sender knows what that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkRevoked {
+    /// The request.
+    pub request_id: u64,
+    /// One entry a subject, ascending. One more than [`MAX_REVOKED_SUBJECTS`] stand for everybody.
+    pub held: Vec<Revocation>,
+}
+
+impl Body for ForkRevoked {
+    fn write(&self, frame: &mut FrameWriter) {
+        frame.owned.put_list(&self.held);
+    }
+
+    fn read(request_id: u64, reader: &mut Reader) -> Result<Self, DecodeError> {
+        let held = reader.list::<Revocation>("revoked", MAX_REVOKED_SUBJECTS + 1)?;
+        check_ascending("revoked", &held, |entry| entry.subject)?;
+        Ok(Self { request_id, held })
     }
 }
 

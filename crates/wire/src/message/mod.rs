@@ -21,9 +21,9 @@ pub use deferred::{
     PayloadAnswer, PayloadBatch, PayloadRequest, PayloadWant, TreeChild, TreeNode, TreeNodes,
     TreePrefix, TreePrefixError, TreeRequest,
 };
-pub use fork::{ForkAnswer, ForkBranch, ForkLocator, ForkWant};
+pub use fork::{ForkAnswer, ForkBranch, ForkLocator, ForkRevoked, ForkWant};
 pub use redeem::{Redeem, Redeemed};
-pub use request::{Budget, Clock, Cursor, HeadsChunk, SyncFilter, SyncRequestV2};
+pub use request::{AuthorFilter, Budget, Clock, Cursor, HeadsChunk, SyncFilter, SyncRequestV2};
 
 use bytes::Bytes;
 
@@ -180,6 +180,7 @@ messages! {
     23 ForkWant,
     24 Redeem,
     25 Redeemed,
+    26 ForkRevoked,
 }
 
 impl Message {

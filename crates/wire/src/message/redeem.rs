@@ -10,7 +10,7 @@ use super::{Body, FrameWriter};
 use crate::{
     codec::{Decode, DecodeError, Encode, Put, Reader},
     ids::{AuthorId, Signature},
-    invite::Invite,
+    invite::{AuthorProof, Invite},
 };
 
 /// "This invite is mine: grant me what it says."
@@ -20,11 +20,18 @@ pub struct Redeem {
     pub request_id: u64,
     /// The invite.
     pub invite: Invite,
-    /// Who is to write, if the invite says so.
-    pub author: Option<AuthorId>,
+    /// Who is to write, by their own word, if the invite says so.
+    pub author: Option<AuthorProof>,
     /// The one-use key's signature over the asking node and the author; see
     /// [`Invitation::prove`](crate::Invitation::prove).
     pub proof: Signature,
+}
+
+impl Redeem {
+    /// Who is to write, proven or not.
+    pub fn author(&self) -> Option<&AuthorId> {
+        self.author.as_ref().map(|proof| &proof.author)
+    }
 }
 
 impl Body for Redeem {
@@ -39,7 +46,7 @@ impl Body for Redeem {
         Ok(Self {
             request_id,
             invite: Invite::decode(reader)?,
-            author: reader.option("author", AuthorId::decode)?,
+            author: reader.option("author", AuthorProof::decode)?,
             proof: Signature::decode(reader)?,
         })
     }

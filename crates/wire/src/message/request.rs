@@ -75,14 +75,28 @@ impl Decode for Cursor {
     }
 }
 
+/// Whose logs a requester wants. The lists hold at most 1,024 authors, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AuthorFilter {
+    /// Code 0: everybody's.
+    #[default]
+    All,
+    /// Code 1: theirs alone.
+    Only(Vec<AuthorId>),
+    /// Code 2: everybody's but theirs: the requester takes nothing more of them, so it need not be
+    /// sent. Of such an author nothing is served, and nothing said unless the requester states a
+    /// head. The clock and the digests are those of everybody all the same.
+    Except(Vec<AuthorId>),
+}
+
 /// Which events a requester wants whole. `authors` leaves out whole logs; the other axes turn
 /// events into stubs, so that chains stay verifiable. No value on an axis means no bound there.
 ///
 /// A filter is not confidentiality: a stub shows time, kind, channel, length and hash.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncFilter {
-    /// At most 1,024, ascending.
-    pub authors: Option<Vec<AuthorId>>,
+    /// Whose logs.
+    pub authors: AuthorFilter,
     /// At most 1,024, ascending. Events without a channel always pass.
     pub channels: Option<Vec<ChannelId>>,
     /// At most 1,024, ascending.
@@ -97,6 +111,35 @@ impl SyncFilter {
         *self == Self::default()
     }
 
+    /// The filter that leaves out whole logs alone: of these authors, who are put in order.
+    #[must_use]
+    pub fn except(mut authors: Vec<AuthorId>) -> Self {
+        authors.sort_unstable();
+        authors.dedup();
+        let authors = match authors.is_empty() {
+            true => AuthorFilter::All,
+            false => AuthorFilter::Except(authors),
+        };
+        Self {
+            authors,
+            ..Self::default()
+        }
+    }
+
+    /// The authors it leaves out, if it leaves out nothing else; `None` if it does.
+    pub fn excepted(&self) -> Option<&[AuthorId]> {
+        let others = Self {
+            authors: AuthorFilter::All,
+            ..self.clone()
+        };
+        match &self.authors {
+            _ if !others.is_everything() => None,
+            AuthorFilter::All => Some(&[]),
+            AuthorFilter::Only(_) => None,
+            AuthorFilter::Except(authors) => Some(authors),
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         fn axis<T: Encode>(out: &mut Vec<u8>, values: Option<&Vec<T>>) {
             out.put_bool(values.is_some());
@@ -104,30 +147,49 @@ impl SyncFilter {
                 out.put_list(values);
             }
         }
-        axis(out, self.authors.as_ref());
+        match &self.authors {
+            AuthorFilter::All => out.put_u8(0),
+            AuthorFilter::Only(authors) => {
+                out.put_u8(1);
+                out.put_list(authors);
+            }
+            AuthorFilter::Except(authors) => {
+                out.put_u8(2);
+                out.put_list(authors);
+            }
+        }
         axis(out, self.channels.as_ref());
         axis(out, self.kinds.as_ref());
         out.put_option(self.since_ms.as_ref());
     }
 
     pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        fn values<T: Decode + Ord>(
+            field: &'static str,
+            reader: &mut Reader,
+        ) -> Result<Vec<T>, DecodeError> {
+            let values = reader.list::<T>(field, MAX_FILTER_VALUES)?;
+            match values.windows(2).position(|two| two[0] >= two[1]) {
+                None => Ok(values),
+                Some(at) => Err(DecodeError::NotAscending {
+                    field,
+                    index: at + 1,
+                }),
+            }
+        }
         fn axis<T: Decode + Ord>(
             field: &'static str,
             reader: &mut Reader,
         ) -> Result<Option<Vec<T>>, DecodeError> {
-            reader.option(field, |reader| {
-                let values = reader.list::<T>(field, MAX_FILTER_VALUES)?;
-                match values.windows(2).position(|two| two[0] >= two[1]) {
-                    None => Ok(values),
-                    Some(at) => Err(DecodeError::NotAscending {
-                        field,
-                        index: at + 1,
-                    }),
-                }
-            })
+            reader.option(field, |reader| values(field, reader))
         }
+        const AUTHORS: &str = "filter authors";
         Ok(Self {
-            authors: axis("filter authors", reader)?,
+            authors: match reader.bounded(AUTHORS, 0, 2)? {
+                0 => AuthorFilter::All,
+                1 => AuthorFilter::Only(values(AUTHORS, reader)?),
+                _ => AuthorFilter::Except(values(AUTHORS, reader)?),
+            },
             channels: axis("filter channels", reader)?,
             kinds: axis("filter kinds", reader)?,
             since_ms: reader.option("filter since", u64::decode)?,

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    AuthorHead, AuthorId, AuthorSecret, ChannelId, ClockEntry, EventDraft, EventId, EventRef,
-    FrameDecoder, HeadsDigest, Invitation, Roles, Signature, SpaceId, sign_runs,
+    AuthorHead, AuthorId, AuthorProof, AuthorSecret, ChannelId, ClockEntry, EventDraft, EventId,
+    EventRef, FrameDecoder, HeadsDigest, Invitation, MemberKey, Revocation, RevokedDigest, Roles,
+    Signature, SpaceId, Subject, sign_runs,
 };
 
 fn frame_bytes(message: &Message) -> Bytes {
@@ -45,10 +46,37 @@ fn head() -> impl Strategy<Value = AuthorHead> {
 }
 
 fn entry() -> impl Strategy<Value = ClockEntry> {
-    (author(), head(), any::<bool>()).prop_map(|(author, head, forked)| ClockEntry {
+    let revoked = prop::option::of(any::<[u8; 32]>());
+    let parts = (author(), head(), any::<bool>(), revoked);
+    parts.prop_map(|(author, head, forked, revoked)| ClockEntry {
         author,
         head,
         forked,
+        revoked: revoked
+            .filter(|_| forked)
+            .map_or(RevokedDigest::NONE, RevokedDigest::from_bytes),
+    })
+}
+
+fn revocations() -> impl Strategy<Value = Vec<Revocation>> {
+    let one = (
+        prop::option::of(any::<[u8; 32]>()),
+        1u8..8,
+        prop::option::of(head()),
+    );
+    let one = one.prop_map(|(key, bits, last)| {
+        let roles = Roles::from_bits(bits).unwrap();
+        let may_end = key.is_some() && roles.contains(Roles::WRITE);
+        Revocation {
+            subject: key.map_or(Subject::Anyone, |key| MemberKey::from_bytes(key).into()),
+            roles,
+            last: last.filter(|_| may_end),
+        }
+    });
+    prop::collection::vec(one, 0..5).prop_map(|mut held| {
+        held.sort_by_key(|entry| entry.subject);
+        held.dedup_by_key(|entry| entry.subject);
+        held
     })
 }
 
@@ -68,13 +96,21 @@ fn cursor() -> impl Strategy<Value = Cursor> {
     })
 }
 
+fn author_filter() -> impl Strategy<Value = AuthorFilter> {
+    prop_oneof![
+        Just(AuthorFilter::All),
+        authors().prop_map(AuthorFilter::Only),
+        authors().prop_map(AuthorFilter::Except),
+    ]
+}
+
 fn filter() -> impl Strategy<Value = SyncFilter> {
     let channel =
         prop::collection::vec(any::<u8>(), 1..=64).prop_map(|name| ChannelId::new(name).unwrap());
     let channels = prop::collection::btree_set(channel, 0..4);
     let kinds = prop::collection::btree_set(any::<u16>(), 0..4);
     (
-        prop::option::of(authors()),
+        author_filter(),
         prop::option::of(channels),
         prop::option::of(kinds),
         any::<Option<u64>>(),
@@ -146,6 +182,8 @@ fn answer() -> impl Strategy<Value = Message> {
         Just(SyncOutcome::Truncated(Truncation::Budget)),
         Just(SyncOutcome::Truncated(Truncation::Stubbed)),
         id.prop_map(|authors| SyncOutcome::Truncated(Truncation::Forked { authors })),
+        id.prop_map(|authors| SyncOutcome::Truncated(Truncation::NotAccepted { authors })),
+        id.prop_map(|authors| SyncOutcome::Truncated(Truncation::OverQuota { authors })),
     ];
     let last_event = (author(), head()).prop_map(|(author, head)| EventRef {
         author,
@@ -320,6 +358,7 @@ fn deferred() -> impl Strategy<Value = Message> {
             run: runs.first().cloned()
         }
         .into()),
+        (id, revocations()).prop_map(|(request_id, held)| ForkRevoked { request_id, held }.into()),
         (id, 0..1u64 << 40, 1..1u64 << 40).prop_map(|(request_id, above, more)| ForkWant {
             request_id,
             above,
@@ -343,7 +382,10 @@ fn redemption() -> impl Strategy<Value = Message> {
             Redeem {
                 request_id,
                 invite,
-                author,
+                author: author.map(|author| AuthorProof {
+                    author,
+                    signature: invite.signature,
+                }),
                 proof: invite.signature,
             }
             .into()

@@ -62,18 +62,6 @@ impl Run {
         Some(self.first_seq.saturating_add(at as u64))
     }
 
-    /// The first stub that stands where no log can be cut: at the start of the run, or before a
-    /// payload. Whoever serves a log that is cut in the middle of a run leaves out the payloads above
-    /// the cut, all of them, and serves at least one event below.
-    pub fn stray_stub(&self) -> Option<u64> {
-        let first = self.first_stub()?;
-        let above = first.saturating_sub(self.first_seq);
-        let above = usize::try_from(above).unwrap_or(usize::MAX);
-        let mut rest = self.facts.iter().skip(above);
-        let has_payload = rest.any(|facts| !facts.stub && facts.payload_len > 0);
-        (above == 0 || has_payload).then_some(first)
-    }
-
     fn facts_through(&self, seq: u64) -> impl Iterator<Item = &Facts> {
         let count = seq.saturating_add(1).saturating_sub(self.first_seq);
         let count = usize::try_from(count).unwrap_or(usize::MAX);

@@ -30,6 +30,7 @@
 
 mod decode;
 mod encode;
+mod evidence;
 mod lookup;
 mod sign;
 mod verify;

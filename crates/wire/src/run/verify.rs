@@ -36,8 +36,8 @@ pub enum RunError {
         /// Where it stands.
         seq: u64,
     },
-    /// A payload is left out where none may be: a log is shown with all its payloads, and only what
-    /// lies above a cut goes without.
+    /// A payload is left out where none may be: anywhere but in what proves a fork, or what an owner
+    /// who forks has revoked.
     #[error("run of {author}: the payload of event {seq} is left out")]
     Stripped {
         /// The author.

@@ -6,8 +6,10 @@ use headwater::{
     AuthorSecret, Headwater, Invitation, Limits, MemberKey, RedeemError, Roles, Roster, node_key,
 };
 
+use iroh::SecretKey;
+
 use super::{is_refusal, roster};
-use crate::nodes::{Node, author, seq_of, write};
+use crate::nodes::{Node, author, endpoint_of, seq_of, write};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -27,7 +29,7 @@ async fn an_invite_lets_a_node_in_that_reads_and_writes_at_once() {
     let invitation = Invitation::from_bytes(invitation.to_bytes().into()).unwrap();
     let redeem = guest
         .headwater
-        .redeem(server.addr(), &invitation, Some(writer.id()));
+        .redeem(server.addr(), &invitation, Some(&writer));
     redeem.await.unwrap();
 
     let copy = guest.space(space.id());
@@ -125,7 +127,9 @@ async fn an_invite_that_is_forged_too_old_or_for_somebody_else_to_take_is_refuse
 
 #[tokio::test]
 async fn an_invite_for_a_writer_asks_for_the_author_and_one_key_may_be_both() {
-    let (server, guest) = (roster().await, roster().await);
+    let both = author(3);
+    let endpoint = endpoint_of(SecretKey::from_bytes(&both.to_bytes())).await;
+    let (server, guest) = (roster().await, Node::on(Headwater::builder(), endpoint));
     let owner = author(0);
     let space = server.headwater.create_space(&owner).await.unwrap();
     server.headwater.act_for(&owner);
@@ -133,7 +137,7 @@ async fn an_invite_for_a_writer_asks_for_the_author_and_one_key_may_be_both() {
     let redeem = |author| guest.headwater.redeem(server.addr(), &invitation, author);
     assert!(matches!(redeem(None).await, Err(RedeemError::AuthorNeeded)));
     let node = node_key(guest.addr().id);
-    redeem(Some((*node.as_bytes()).into())).await.unwrap();
+    redeem(Some(&both)).await.unwrap();
     let members = space.members().await.unwrap().unwrap();
     assert_eq!(members.roles(&node), Roles::ALL);
     assert_eq!(seq_of(&space, owner.id()).await, 2);
@@ -160,15 +164,16 @@ async fn whoever_was_revoked_lets_nobody_in_again_with_another_invite() {
         .unwrap();
     let again = other
         .headwater
-        .redeem(server.addr(), &writing, Some(writer.id()));
+        .redeem(server.addr(), &writing, Some(&writer));
     assert!(is_refused(&again.await), "the author was revoked");
     // The invites are unused, and serve others; what the owner grants by name holds again.
     let first = other.headwater.redeem(server.addr(), &reading, None);
     first.await.unwrap();
     space.grant(&owner, key, Roles::READ).await.unwrap();
+    let newcomer = author(5);
     let now = guest
         .headwater
-        .redeem(server.addr(), &writing, Some(author(5).id()));
+        .redeem(server.addr(), &writing, Some(&newcomer));
     now.await.unwrap();
 }
 

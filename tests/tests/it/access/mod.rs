@@ -4,7 +4,9 @@ mod granting;
 mod invites;
 mod lists;
 mod matrix;
+mod owner_forks;
 mod refusals;
+mod starts;
 mod writers;
 
 use headwater::{CloseCode, Headwater, SessionError, SyncError};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use headwater::{
     ALPN, Acceptance, AccessPolicy, AuthorId, AuthorSecret, Changes, Headwater, Invitation,
     MemberKey, MemoryStore, Nobody, Roles, Roster, SpaceId,
-    wire::{Budget, Clock, HeadsChunk, Message, Redeem, SyncFilter, SyncRequestV2},
+    wire::{AuthorProof, Budget, Clock, HeadsChunk, Message, Redeem, SyncFilter, SyncRequestV2},
 };
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
@@ -16,7 +16,7 @@ use n0_future::boxed::BoxFuture;
 
 use crate::{
     gate::{Gate, GatedStore},
-    nodes::{Node, author, endpoint, write},
+    nodes::{Node, author, endpoint, seq_of, write},
 };
 
 /// All that a peer sees of an answer.
@@ -164,22 +164,88 @@ async fn an_invite_of_no_owner_looks_the_same_whether_the_space_is_held_or_not()
     let refusing = Refusing::start().await;
     let stranger = endpoint().await;
     let key = MemberKey::from_bytes(*stranger.id().as_bytes());
-    let made_up = |space| {
+    let made_up = |space, roles, writer: Option<AuthorSecret>| {
         let one_use = AuthorSecret::from_bytes([3; 32]);
-        let invitation = Invitation::sign(&author(9), space, Roles::READ, u64::MAX, one_use);
+        let invitation = Invitation::sign(&author(9), space, roles, u64::MAX, one_use);
+        let invite = *invitation.invite();
+        let named = writer.as_ref().map(AuthorSecret::id);
         vec![Message::from(Redeem {
             request_id: 7,
-            invite: *invitation.invite(),
-            author: None,
-            proof: invitation.prove(&key, None),
+            invite,
+            author: writer.map(|writer| invite.prove_author(&writer, &key)),
+            proof: invitation.prove(&key, named.as_ref()),
         })]
     };
     let unknown = SpaceId::from_bytes([9; 32]);
-    let (of_unknown, _, _) = refusing.refuses(&stranger, &made_up(unknown)).await;
-    let (of_held, _, _) = refusing.refuses(&stranger, &made_up(refusing.held)).await;
-    assert_eq!(of_unknown, of_held);
-    assert_eq!((of_held.frames.len(), of_held.reset), (0, 1));
-    let sync = refusing.refuses(&stranger, &request(unknown, false)).await;
-    assert_eq!(sync.0, of_held, "and like any other refusal");
+    for (roles, writer) in [(Roles::READ, None), (Roles::WRITE, Some(author(8)))] {
+        let request_of = |space| made_up(space, roles, writer.clone());
+        let (of_unknown, _, _) = refusing.refuses(&stranger, &request_of(unknown)).await;
+        let of_held = refusing
+            .refuses(&stranger, &request_of(refusing.held))
+            .await
+            .0;
+        assert_eq!(of_unknown, of_held);
+        assert_eq!((of_held.frames.len(), of_held.reset), (0, 1));
+        let sync = refusing.refuses(&stranger, &request(unknown, false)).await;
+        assert_eq!(sync.0, of_held, "and like any other refusal");
+    }
+    stranger.close().await;
+}
+
+#[tokio::test]
+async fn an_invite_is_refused_for_an_author_who_did_not_sign_for_it_like_a_bad_one() {
+    let refusing = Refusing::start().await;
+    let (owner, victim) = (author(0), author(1));
+    let stranger = endpoint().await;
+    let [node, other_node] =
+        [stranger.id(), refusing.node.addr().id].map(|id| MemberKey::from_bytes(*id.as_bytes()));
+    let invitation = |seed| {
+        let one_use = AuthorSecret::from_bytes([seed; 32]);
+        Invitation::sign(&owner, refusing.held, Roles::WRITE, u64::MAX, one_use)
+    };
+    let (invited, another) = (invitation(3), invitation(4));
+    let invite = *invited.invite();
+    let redeem = |named: AuthorProof| {
+        vec![Message::from(Redeem {
+            request_id: 7,
+            invite,
+            author: Some(named),
+            proof: invited.prove(&node, Some(&named.author)),
+        })]
+    };
+    let by_itself = invite.prove_author(&victim, &node);
+    let forged = AuthorProof {
+        author: victim.id(),
+        ..invite.prove_author(&author(2), &node)
+    };
+    let for_another_node = invite.prove_author(&victim, &other_node);
+    let for_another_invite = another.invite().prove_author(&victim, &node);
+    let the_one_of_the_invite = AuthorProof {
+        signature: invited.prove(&node, Some(&victim.id())),
+        ..by_itself
+    };
+    let unknown = request(SpaceId::from_bytes([9; 32]), false);
+    let (refused, _, _) = refusing.refuses(&stranger, &unknown).await;
+    for bad in [
+        forged,
+        for_another_node,
+        for_another_invite,
+        the_one_of_the_invite,
+    ] {
+        let (seen, _, _) = refusing.refuses(&stranger, &redeem(bad)).await;
+        assert_eq!(seen, refused);
+    }
+    let space = refusing.node.space(refusing.held);
+    let before = seq_of(&space, owner.id()).await;
+    // None of them has used the invite up.
+    let connection = stranger.connect(refusing.node.addr(), ALPN).await.unwrap();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    for chunk in redeem(by_itself).remove(0).encode_frame().unwrap() {
+        send.write_chunk(chunk).await.unwrap();
+    }
+    send.finish().unwrap();
+    assert!(!recv.read_to_end(64).await.unwrap().is_empty());
+    assert_eq!(seq_of(&space, owner.id()).await, before + 1);
+    connection.close(0u32.into(), b"");
     stranger.close().await;
 }

@@ -1,7 +1,8 @@
 //! Forks on a gossip topic: what contradicts a log comes by an announcement, and everybody ends
 //! with the same.
 
-use headwater_gossip::BridgeEvent;
+use headwater::{Roles, wire::MemberKey};
+use headwater_gossip::{BridgeEvent, LiveSpace};
 use iroh::address_lookup::MemoryLookup;
 use n0_future::{join_all, time::timeout};
 
@@ -87,5 +88,51 @@ async fn a_member_that_comes_back_with_a_branch_is_cut_like_the_others() {
     until_told(&mut events, &BridgeEvent::HistoryComplete).await;
     until_cut(&crowd, &mut subscriptions, 6).await;
     assert_equal(here, &away).await;
+    crowd.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_on_a_topic_learns_what_either_branch_of_the_owners_revokes() {
+    let lookup = MemoryLookup::new();
+    let crowd = Crowd::gather(&lookup, 4).await;
+    let owner = author(0);
+    let keys = [6, 7].map(|number| MemberKey::from_bytes([number; 32]));
+    for key in keys {
+        let space = crowd.live[0].space();
+        space
+            .grant(&owner, key, Roles::READ)
+            .await
+            .expect("granted");
+    }
+    crowd.until_equal(3).await;
+
+    tokio::join!(
+        async {
+            let space = crowd.live[1].space();
+            let revoked = space.revoke(&owner, keys[0], Roles::READ).await;
+            revoked.expect("one branch");
+        },
+        async {
+            let space = crowd.live[2].space();
+            let revoked = space.revoke(&owner, keys[1], Roles::READ).await;
+            revoked.expect("the other");
+        },
+    );
+
+    let out = async |live: &LiveSpace| loop {
+        let members = live.space().members().await.expect("readable");
+        let members = members.expect("held");
+        let is_forked = !forks(live.space()).await.is_empty();
+        if is_forked && keys.iter().all(|key| members.roles(key).is_empty()) {
+            return;
+        }
+        n0_future::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    let all_out = join_all(crowd.live.iter().map(out));
+    assert!(timeout(LIMIT, all_out).await.is_ok(), "not learnt");
+    for live in &crowd.live {
+        assert_equal(crowd.live[0].space(), live.space()).await;
+    }
+    crowd.until_settled().await;
     crowd.shutdown().await;
 }

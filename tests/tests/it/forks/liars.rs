@@ -185,6 +185,7 @@ async fn pulls_from_a_liar(
         author: forker(),
         head: head_of(space).await,
         forked: false,
+        revoked: headwater_wire::RevokedDigest::NONE,
     };
     let pull = space.sync_with(far.addr()).into_future();
     let lie = async {

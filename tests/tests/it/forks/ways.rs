@@ -1,15 +1,18 @@
 //! The ways by which a fork comes to a node, other than a sync of its history.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use headwater::{
-    AllowList, AppendError, DiskStore, Headwater, LiveEnding, SyncOptions, VerifiedRun, WriteError,
-    wire::sign_runs,
+    AllowList, AppendError, Blame, CloseCode, DiskStore, Headwater, LiveEnding, LogStore,
+    MemoryStore, SessionError, SyncError, SyncOptions, VerifiedRun, WriteError, wire::sign_runs,
 };
 use iroh::SecretKey;
 
 use super::*;
-use crate::nodes::{assert_equal, seq_of};
+use crate::{
+    gate::GatedStore,
+    nodes::{assert_equal, seq_of},
+};
 
 /// The forker's next run behind what a node shows, as another device of theirs would sign it.
 async fn elsewhere(space: &Space, above: u64, tag: &str) -> VerifiedRun {
@@ -242,6 +245,38 @@ async fn nothing_is_compared_with_a_peer_that_may_not_read() {
     assert_eq!(report.forks.len(), 1);
     assert!(!report.forks[0].repaired, "{report:?}");
     assert_eq!(forks(&ours).await, [], "nothing was told");
+    left.shutdown().await;
+    right.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_log_cut_while_it_is_served_ends_the_sync_by_name_and_the_next_one_goes_on() {
+    let (store, gate) = GatedStore::new(MemoryStore::new(), usize::MAX);
+    let store: Arc<dyn LogStore> = Arc::new(store);
+    let left = Node::build(open().ask_back(false).shared_store(Arc::clone(&store))).await;
+    let ours = crate::nodes::filled(&left.headwater, 3, 10).await;
+    // A run that ends above the cut is served whole; this one lies above.
+    crate::nodes::write(&ours, FORKER, "later", 3).await;
+    let other = elsewhere(&ours, 4, "elsewhere").await;
+    let right = quiet().await;
+    let theirs = right.space(ours.id());
+    // Behind the owner's runs, when the plan of all others is made.
+    let (cuts, then) = (Arc::clone(&store), gate.clone());
+    gate.before_read(move || {
+        then.before_read(move || {
+            let commit = cuts.append(&[other]).expect("stored");
+            assert_eq!(commit.forks.len(), 1);
+        });
+    });
+
+    let ended = theirs.sync_with(left.addr()).await.expect_err("cut short");
+
+    let cut = SyncError::Session(SessionError::Reset(CloseCode::LogCut));
+    assert_eq!(ended.to_string(), cut.to_string());
+    assert_ne!(ended.blame(), Blame::Peer);
+    let report = sync(&theirs, &left).await;
+    assert_repaired(&report, 5);
+    assert_equal(&ours, &theirs).await;
     left.shutdown().await;
     right.shutdown().await;
 }

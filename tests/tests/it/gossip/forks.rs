@@ -1,5 +1,5 @@
-//! A log that forks, on a topic where what is written is too large to travel inline: the digest is
-//! what tells, and a pull what mends.
+//! A log that forks, on a topic where what is written is too large to travel inline: an announcement
+//! tells that it does, and a pull brings the proof.
 
 use headwater::{EventDraft, Space, proto::SpaceSummary};
 use iroh::address_lookup::MemoryLookup;
@@ -60,6 +60,8 @@ async fn branches_that_only_their_heads_tell_of_end_in_the_same_cut_everywhere()
     for space in &spaces {
         assert_equal(spaces[0], space).await;
     }
+
+    assert!(crowd.count(|it| it.forks_announced.get()) > 0);
 
     // Others go on, inline and by pulls, and nobody waits for what is cut.
     write(spaces[0], 2, "others", 2).await;

@@ -207,8 +207,11 @@ pub(crate) async fn shut_down(members: impl IntoIterator<Item = Member>) {
 
 impl Outsider {
     pub(crate) async fn spawn(lookup: &MemoryLookup) -> Self {
-        let (headwater, gossip, router) =
-            mounted(lookup, SecretKey::generate(), crate::nodes::open()).await;
+        Self::with_key(lookup, SecretKey::generate()).await
+    }
+
+    pub(crate) async fn with_key(lookup: &MemoryLookup, key: SecretKey) -> Self {
+        let (headwater, gossip, router) = mounted(lookup, key, crate::nodes::open()).await;
         Self {
             headwater,
             gossip,
@@ -245,6 +248,7 @@ impl Outsider {
             scope: Scope::Everything,
             digest: HeadsDigest::from_bytes([0xd1; 32]),
             changed: vec![],
+            forked: vec![],
             inline: vec![],
         }
     }

@@ -12,3 +12,5 @@ mod old_peers;
 mod pulls;
 mod quiet;
 mod secret;
+mod sizes;
+mod standing;

@@ -317,9 +317,10 @@ catalogue! {
         ; "tests/tests/it/access/writers.rs" a_strangers_log_is_refused_in_a_sync_and_the_rest_of_it_is_taken
         "tests/tests/it/access/writers.rs" a_strangers_events_are_refused_live_and_by_gossip
     }
-    [68] "An invite that is forged, used, too old, or another's" => "Refused alike" {
+    [68] "An invite that is forged, used, too old, another's, or for an author who did not sign" => "Refused alike" {
         ; "tests/tests/it/access/invites.rs" an_invite_that_is_forged_too_old_or_for_somebody_else_to_take_is_refused_alike
         "tests/tests/it/access/invites.rs" an_invite_serves_once_and_whoever_used_it_is_answered_alike_again
+        "tests/tests/it/access/refusals.rs" an_invite_is_refused_for_an_author_who_did_not_sign_for_it_like_a_bad_one
     }
     [69] "Random bytes" => "An error each time, and nothing else" {
         frames::random_bytes_end_a_stream_and_nothing_else;
@@ -328,11 +329,32 @@ catalogue! {
     [70] "A receipt that is not the peer's, or for another answer" => "Connection closed with `ProtocolViolation`; the sync fails" {
         answers::a_receipt_that_is_not_the_peers_or_for_another_answer_is_refused
     }
-    [71] "A sound run without some of its payloads" => "Connection closed with `InvalidRun`; not stored, and not blamed, where the log may be cut for the peer alone; by gossip ignored and counted" {
+    [71] "A sound run without some of its payloads" => "Connection closed with `InvalidRun`; by gossip ignored and counted" {
         runs::a_run_without_its_payloads_is_refused
-        runs::a_revocation_left_out_of_the_owners_run_is_refused
-        runs::a_run_without_its_last_payloads_is_not_taken_of_a_log_that_is_not_cut;
+        runs::a_revocation_left_out_of_the_owners_run_is_refused;
         "tests/tests/it/gossip/hostile.rs" an_inline_run_without_a_payload_is_ignored
+    }
+    [72] "Strangers in every place there is" => "They give way, whoever is there for longest first, to whom the policy names and to who synced before: `TooManyConnections`, or `Busy`" {
+        strangers::strangers_on_every_connection_give_way_to_a_peer_that_synced_before
+        strangers::strangers_in_every_sync_give_way_to_a_peer_that_synced_before
+        strangers::strangers_in_every_place_give_way_to_a_member_who_never_came_before;
+        "crates/headwater/src/standing.rs" a_crowd_that_syncs_displaces_nobody_who_was_known_before
+    }
+    [73] "Ever new identities that connect" => "All strangers have one rate: refused before the handshake by the filter, else closed with `TooManyConnections`" {
+        strangers::strangers_connect_no_faster_than_they_may_together
+        strangers::strangers_are_turned_away_before_a_handshake_and_a_known_address_is_not
+    }
+    [74] "Clocks of too many authors again and again" => "`Busy` for 2 s, then twice as long each time; no ban" {
+        strangers::clocks_of_too_many_authors_are_answered_with_ever_longer_waits;
+        "crates/headwater/src/conduct.rs" clocks_too_long_are_waited_for_ever_longer_until_a_sync_ends_in_order
+    }
+    [75] "Many long clocks at once" => "Chunk by chunk in turn, at one rate for all strangers; beyond that, and beyond 32 at once, reset with `Busy`" {
+        strangers::a_long_clock_without_a_place_is_told_busy_and_a_short_one_is_served
+        strangers::heads_of_strangers_are_taken_no_faster_than_they_may_state_them_together
+    }
+    [76] "Evidence of a revocation that shows none, or is somebody else's, or comes without end" => "Connection closed with `InvalidRun` or `ProtocolViolation`; nothing is revoked" {
+        ; "crates/proto/tests/sim/forks/owners.rs" junk_sent_as_evidence_is_the_peers_fault_and_revokes_nothing
+        "crates/proto/tests/sim/forks/owners.rs" a_forged_signature_under_evidence_is_the_peers_fault
     }
 }
 

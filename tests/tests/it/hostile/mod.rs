@@ -23,3 +23,4 @@ mod raw;
 mod requests;
 mod runs;
 mod stage;
+mod strangers;

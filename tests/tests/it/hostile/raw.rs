@@ -212,6 +212,7 @@ pub(super) fn entry(author: AuthorId, seq: u64) -> ClockEntry {
             id: EventId::from_bytes([4; 32]),
         },
         forked: false,
+        revoked: headwater_wire::RevokedDigest::NONE,
     }
 }
 

@@ -230,17 +230,18 @@ pub(super) async fn a_changed_payload_is_refused() {
 }
 
 pub(super) async fn a_run_without_its_payloads_is_refused() {
-    let expected = RunError::Stripped {
-        author: author(1).id(),
-        seq: EVENTS as u64 + 1,
-    };
-    for kept in [usize::MAX, 1] {
+    // All of them, the first alone, the last ones.
+    for (kept, first) in [(usize::MAX, 1), (1, 1), (0, 2)] {
+        let expected = RunError::Stripped {
+            author: author(1).id(),
+            seq: EVENTS as u64 + first,
+        };
         let stage = Stage::new().await;
         let run = stage.next_run(1, 3).await;
         let stripped = run.run().with_stubs(|index| index == kept);
         let pulled = stage.is_sent(&[&stripped]).await;
         assert_eq!(pulled.told, INVALID);
-        let error = SessionError::InvalidRun(expected.clone());
+        let error = SessionError::InvalidRun(expected);
         assert_eq!(*pulled.fault(), error);
         stage.ends_unharmed(1).await;
     }
@@ -278,21 +279,6 @@ pub(super) async fn a_revocation_left_out_of_the_owners_run_is_refused() {
     });
     assert_eq!(*pulled.fault(), expected);
     stage.ends_unharmed(1).await;
-}
-
-pub(super) async fn a_run_without_its_last_payloads_is_not_taken_of_a_log_that_is_not_cut() {
-    let stage = Stage::new().await;
-    let run = stage.next_run(1, 3).await;
-    let stripped = run.run().with_stubs(|index| index == 0);
-    let pulled = stage.pulls_more(async |peer, id| {
-        let batch = batch(id, false, &[&stripped]);
-        peer.tell([plan(id, Segment::Last, 1, 3), batch]).await;
-        peer.finish();
-        peer.ending().await
-    });
-    // Where the author's log was cut at times, both sides can be right.
-    assert_eq!(pulled.await.told, Ending::Reset(CloseCode::Truncated));
-    stage.ends_unharmed(0).await;
 }
 
 pub(super) async fn another_authors_signature_is_refused() {

@@ -184,6 +184,7 @@ fn a_sync_that_leads_to_a_digest_heard_before_is_news_to_nobody() {
             digest: digest(77),
             periodic: false,
             claims: vec![claim(7, 6, 0)],
+            forks: Vec::new(),
         },
         driven.now,
     );

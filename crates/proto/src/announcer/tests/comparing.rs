@@ -50,6 +50,7 @@ fn an_announcement_of_heads_counts_as_consistent_once_its_digest_is_ours() {
                 digest,
                 periodic: false,
                 claims: vec![claim(3, 1 + round, 1 + round)],
+                forks: Vec::new(),
             },
             driven.now,
         );
@@ -127,6 +128,7 @@ fn our_digest_beside_a_head_we_lack_is_no_reason_to_be_silent() {
                 digest: ours,
                 periodic: false,
                 claims: vec![claim(5, seq, 0)],
+                forks: Vec::new(),
             },
             driven.now,
         );
@@ -254,6 +256,7 @@ fn whoever_announces_a_missing_head_beside_our_digest_is_not_taken_for_equal() {
                 digest,
                 periodic: false,
                 claims: vec![claim(7, 5, held)],
+                forks: Vec::new(),
             };
             driven.it.handle_announcement(heard(4), driven.now);
             assert_eq!(driven.outputs(), []);

@@ -5,6 +5,7 @@ mod bounds;
 mod comparing;
 mod forks;
 mod pulling;
+mod standing;
 
 use super::*;
 
@@ -186,6 +187,7 @@ impl Driven {
             digest: self.fresh_digest(),
             periodic: false,
             claims,
+            forks: Vec::new(),
         };
         self.it.handle_announcement(heard, self.now);
     }
@@ -197,6 +199,7 @@ impl Driven {
             digest,
             periodic: true,
             claims: Vec::new(),
+            forks: Vec::new(),
         };
         self.it.handle_announcement(heard, self.now);
     }

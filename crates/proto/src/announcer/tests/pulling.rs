@@ -280,19 +280,6 @@ fn a_catch_up_that_stalls_goes_on_with_the_next_neighbor() {
 }
 
 #[test]
-fn of_peers_that_all_stall_four_are_pulled_from_at_a_time() {
-    let mut driven = Driven::with_neighbors(9);
-    for neighbor in 1..=9 {
-        driven.hear(neighbor, vec![claim(neighbor, 5, 0)]);
-    }
-    let asked = pulled(&driven.run_for(600 * SECOND));
-    assert_eq!(asked.len(), 4);
-    assert_eq!(driven.it.status().pulls.len(), 4);
-    driven.fail(asked[0]);
-    assert_eq!(pulled(&driven.run_for(600 * SECOND)).len(), 1);
-}
-
-#[test]
 fn what_nobody_delivers_is_dropped_after_so_many_attempts_and_counted() {
     let mut driven = Driven::with_neighbors(2);
     driven.hear(1, vec![claim(7, 5, 0)]);
@@ -324,11 +311,12 @@ fn a_broken_promise_lowers_a_peer_behind_those_that_keep_theirs() {
             driven.it.handle_held(vec![(author(8), seq)]);
             driven.complete(peer(2));
         }
-        // And is heard again once it delivers.
-        driven.hear(1, vec![claim(7, 9, 0)]);
-        assert_eq!(driven.pulls(brings(&[(7, 9)])), [peer(1)]);
-        driven.hear(1, vec![claim(7, 10, 0)]);
-        assert_eq!(driven.pulls(brings(&[(7, 10)])), [peer(1)]);
+        // And is heard again once it delivers: two for the promise, four as another kept it.
+        for seq in 9..15 {
+            assert_ne!(driven.it.peers.get(peer(1)).unwrap().demerits(), 0);
+            driven.hear(1, vec![claim(7, seq, 0)]);
+            assert_eq!(driven.pulls(brings(&[(7, seq)])), [peer(1)]);
+        }
         assert_eq!(driven.it.peers.get(peer(1)).unwrap().demerits(), 0);
     }
 }

@@ -3,6 +3,7 @@
 mod converging;
 mod hostile_answerer;
 mod hostile_asker;
+mod owners;
 mod pairs;
 pub(crate) mod sides;
 

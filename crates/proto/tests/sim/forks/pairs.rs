@@ -186,6 +186,7 @@ fn a_store_that_answers_something_else_is_our_own_fault() {
     let head = space.head(&space.owner).map(|record| record.entry.head);
     let mut stored = asker();
     let log = ForkLog {
+        revoked: None,
         end: head,
         head,
         fork: None,

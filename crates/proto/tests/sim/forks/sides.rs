@@ -86,6 +86,18 @@ impl Asking {
                     }
                     machine.handle_applied(&applied, NOW)?;
                 }
+                ForkOutput::ReadEvidence(subjects) => {
+                    machine.handle_evidence(logs.evidence(&subjects), NOW)?;
+                }
+                ForkOutput::Absorb(runs) => {
+                    for run in runs {
+                        match run.verify(&logs.space) {
+                            Ok(run) => logs.absorb(&run),
+                            Err(error) => return Err(machine.handle_invalid_run(error)),
+                        }
+                    }
+                    machine.handle_absorbed(NOW)?;
+                }
                 ForkOutput::Finished(end) => self.end = Some(end),
                 other => panic!("{other:?} is not an asker's"),
             }
@@ -142,6 +154,18 @@ impl Answering {
                 }
                 ForkOutput::ReadRuns { wants, max_bytes } => {
                     machine.handle_runs(logs.read_runs(&wants, max_bytes), NOW)?;
+                }
+                ForkOutput::ReadEvidence(subjects) => {
+                    machine.handle_evidence(logs.evidence(&subjects), NOW)?;
+                }
+                ForkOutput::Absorb(runs) => {
+                    for run in runs {
+                        match run.verify(&logs.space) {
+                            Ok(run) => logs.absorb(&run),
+                            Err(error) => return Err(machine.handle_invalid_run(error)),
+                        }
+                    }
+                    machine.handle_absorbed(NOW)?;
                 }
                 ForkOutput::Finished(end) => self.end = Some(end),
                 other => panic!("{other:?} is not an answerer's"),

@@ -194,6 +194,7 @@ fn lie(mut message: Message, rng: &mut Rng) -> Message {
                     id: EventId::from_bytes([3; 32]),
                 },
                 forked: rng.one_in(2),
+                revoked: headwater_wire::RevokedDigest::NONE,
             };
             chunk.heads.push(made_up);
         }

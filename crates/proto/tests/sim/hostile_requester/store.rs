@@ -5,10 +5,21 @@ use core::time::Duration;
 use headwater_proto::{
     HeadsPage, Responder, ResponderOutput, SessionError, SessionLimits, TailWant, Wait,
 };
-use headwater_wire::{Blame, Clock, Message};
+use headwater_wire::{
+    AuthorHead, AuthorId, Blame, Clock, ClockEntry, CloseCode, Message, RevokedDigest,
+};
 
 use super::{NOW, Puppet, chunk, request, space};
 use crate::logs::{Logs, stored};
+
+fn entry_at(author: AuthorId, head: AuthorHead) -> ClockEntry {
+    ClockEntry {
+        author,
+        head,
+        forked: false,
+        revoked: RevokedDigest::NONE,
+    }
+}
 
 #[test]
 fn an_early_end_of_the_stream_is_an_error_and_one_after_the_heads_is_not() {
@@ -111,16 +122,69 @@ fn reading() -> (Responder, Logs, Vec<TailWant>) {
 }
 
 #[test]
+fn a_log_cut_while_it_is_served_ends_the_session_and_says_so() {
+    let cut = |result: Result<(), SessionError>, of: AuthorId| {
+        let error = result.expect_err("less than was planned");
+        assert_eq!(error, SessionError::LogCut { author: of });
+        assert_eq!(error.blame(), Blame::Local);
+        assert_eq!(error.close_code(), CloseCode::LogCut);
+    };
+    // Nothing is left of the only log wanted, and others go on.
+    let (mut responder, _, wants) = reading();
+    cut(responder.handle_runs(Vec::new(), NOW), wants[0].author);
+    let (mut responder, logs, wants) = reading();
+    let others = logs.read_runs(&wants[1..], 10);
+    cut(responder.handle_runs(others, NOW), wants[0].author);
+
+    // It is cut between the reading of its head and the comparison with the one stated.
+    let logs = space();
+    let mut stated = Vec::new();
+    for author in logs.authors() {
+        let first = logs.chain(&author, &[1])[0].expect("held");
+        stated.push(entry_at(author, first));
+    }
+    let at = stated.iter().position(|entry| entry.author == logs.owner);
+    let owner = stated.remove(at.expect("the owner"));
+    stated.insert(0, owner);
+    let mut responder = Responder::new(SessionLimits::default(), NOW);
+    let mut hear = |message: Message| responder.handle_message(message, NOW);
+    hear(request(Clock::Heads).into()).expect("a request");
+    responder.handle_opened(logs.summary(), NOW).expect("held");
+    let all = chunk(stated, true).into();
+    responder.handle_message(all, NOW).expect("all heads");
+    let owner = logs.head(&logs.owner);
+    responder.handle_owner_head(owner, NOW).expect("held");
+    loop {
+        match responder.poll_output().expect("it compares") {
+            ResponderOutput::ReadHeads { after, limit } => {
+                let page = logs.heads(after, limit);
+                responder.handle_heads(page, NOW).expect("a page");
+            }
+            ResponderOutput::ReadRuns { wants, .. } => {
+                let runs = logs.read_runs(&wants, 10_000);
+                responder.handle_runs(runs, NOW).expect("the owner");
+            }
+            ResponderOutput::CheckTails(checks) if checks.len() == 1 => {
+                let answers = logs.check_tails(&checks);
+                responder.handle_tails(answers, NOW).expect("the owner");
+            }
+            ResponderOutput::CheckTails(checks) => {
+                let answers = logs.check_tails(&checks[1..]);
+                cut(responder.handle_tails(answers, NOW), checks[0].0);
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
 fn a_store_that_answers_something_else_is_our_own_fault_and_ends_the_session() {
     let unfit = |result: Result<(), SessionError>| {
         let error = result.expect_err("unfit");
         assert!(matches!(error, SessionError::StoreAnswer { .. }), "{error}");
         assert_eq!(error.blame(), Blame::Local);
     };
-    let (mut responder, ..) = reading();
-    unfit(responder.handle_runs(Vec::new(), NOW));
-    let (mut responder, logs, wants) = reading();
-    unfit(responder.handle_runs(logs.read_runs(&wants[1..], 10), NOW));
     let (mut responder, logs, wants) = reading();
     let mut gap = stored(&logs.runs(&wants[0].author)[0]);
     gap.first_seq += 1;

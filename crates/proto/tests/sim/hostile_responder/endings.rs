@@ -91,6 +91,12 @@ fn refuses_a_completion_that_contradicts_what_came() {
         |lie: &mut HistorySyncComplete| {
             lie.outcome = SyncOutcome::Truncated(Truncation::Forked { authors: 0 });
         },
+        |lie: &mut HistorySyncComplete| {
+            lie.outcome = SyncOutcome::Truncated(Truncation::NotAccepted { authors: 0 });
+        },
+        |lie: &mut HistorySyncComplete| {
+            lie.outcome = SyncOutcome::Truncated(Truncation::OverQuota { authors: 1 });
+        },
     ] {
         assert!(matches!(
             refused(reason),

@@ -41,6 +41,7 @@ impl Puppet {
             request_id: ID,
             space: logs.space,
             budget: Budget::default(),
+            except: Vec::new(),
             live: false,
             limits: SessionLimits::default(),
         };

@@ -1,11 +1,14 @@
 //! Runs, batches and fork notices.
 
-use headwater_proto::SessionError;
+use headwater_proto::{AppliedRun, SessionError};
 use headwater_wire::{
-    AuthorHead, Blame, ClockEntry, CloseCode, ForkNotice, Message, PlanTotals, Segment, SyncBatchV2,
+    AppendError, AuthorHead, Blame, ClockEntry, CloseCode, ForkNotice, HeadsWanted, Message,
+    OverQuota, PlanTotals, Segment, SyncBatchV2, SyncOutcome, Truncation,
 };
 
-use super::{ID, asked_for_heads, empty, news, nothing_of, notice, others, plan, space, totals};
+use super::{
+    ID, NOW, Puppet, asked_for_heads, empty, news, nothing_of, notice, others, plan, space, totals,
+};
 use crate::{
     logs::{Logs, author},
     rng::Rng,
@@ -241,6 +244,7 @@ fn notices_of_authors_not_stated_are_bounded_and_their_runs_refused() {
             author: author(secret).id(),
             head: AuthorHead::NONE,
             forked: true,
+            revoked: headwater_wire::RevokedDigest::NONE,
         },
     };
     let begin = || {
@@ -280,4 +284,71 @@ fn refuses_runs_of_an_author_reported_as_forked() {
         puppet.hear(news(&logs, 2, 3)),
         Err(SessionError::RunOfForkedAuthor { author: forked })
     );
+}
+
+#[test]
+fn refuses_runs_of_an_author_whom_the_request_leaves_out() {
+    let logs = space();
+    let unwanted = author(3).id();
+    let puppet = Puppet::new(&logs, |config| config.except = vec![unwanted]);
+    let Some(Message::SyncRequestV2(request)) = puppet.sent.first() else {
+        panic!("it asks first");
+    };
+    assert_eq!(request.filter.excepted(), Some(&[unwanted][..]));
+    let mut puppet = puppet.after([
+        HeadsWanted { request_id: ID }.into(),
+        nothing_of(Segment::Owner),
+        plan(Segment::Last, totals(1, 3)),
+    ]);
+    let error = puppet.hear(news(&logs, 3, 3)).expect_err("left out");
+    let SessionError::RunOfExceptedAuthor { author } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(author, unwanted);
+    assert_eq!(error.blame(), Blame::Peer);
+    assert_eq!(puppet.logs.events(), logs.events());
+}
+
+/// Nobody is to blame for what this side does not store.
+#[test]
+fn ends_a_history_of_which_too_much_is_not_stored_as_truncated() {
+    let logs = space();
+    for over_quota in [false, true] {
+        let mut puppet = Puppet::new(&logs, |config| config.limits.max_refused_bytes = 100);
+        puppet.applies_at_once = false;
+        let mut puppet = puppet.after([
+            HeadsWanted { request_id: ID }.into(),
+            nothing_of(Segment::Owner),
+            plan(Segment::Last, totals(2, 40)),
+            news(&logs, 3, 9),
+        ]);
+        let author = author(3).id();
+        for applied in std::mem::take(&mut puppet.unapplied) {
+            let refused = |applied: AppliedRun| AppliedRun {
+                outcome: Err(match over_quota {
+                    false => AppendError::NotAccepted {
+                        author,
+                        through: None,
+                    },
+                    true => AppendError::OverQuota {
+                        author,
+                        quota: OverQuota::AuthorBytes,
+                        limit: 1,
+                    },
+                }),
+                ..applied
+            };
+            let applied = applied.into_iter().map(refused).collect();
+            puppet.requester.handle_applied(applied, NOW).expect("fits");
+        }
+        puppet.drain().expect("no error");
+        assert!(puppet.requester.is_cut() && !puppet.requester.wants_message());
+        let end = puppet.end.expect("over");
+        let reason = match over_quota {
+            false => Truncation::NotAccepted { authors: 1 },
+            true => Truncation::OverQuota { authors: 1 },
+        };
+        assert_eq!(end.outcome, SyncOutcome::Truncated(reason));
+        assert!(end.refused_bytes > 100);
+    }
 }

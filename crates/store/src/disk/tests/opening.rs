@@ -142,16 +142,16 @@ fn forks_and_bounds_outlive_the_store_that_found_them() {
 #[test]
 fn another_format_is_refused_and_left_alone() {
     let scene = Scene::filled();
-    for (mask, written) in [(7, 4), (1, 2), (2, 1)] {
+    for (mask, written) in [(1, 5), (7, 3), (6, 2), (5, 1)] {
         flip(&scene.path, 19, mask);
         let content = fs::read(&scene.path).unwrap();
         match DiskStore::open(&scene.path) {
             Err(StoreError::NewerFormat {
                 found, supported, ..
-            }) => assert_eq!((found, supported, written), (4, 3, 4)),
+            }) => assert_eq!((found, supported, written), (5, 4, 5)),
             Err(StoreError::OlderFormat {
                 found, supported, ..
-            }) => assert_eq!((found, supported, found < 3), (written, 3, true)),
+            }) => assert_eq!((found, supported, found < 4), (written, 4, true)),
             other => panic!("{other:?}"),
         }
         assert!(fs::read(&scene.path).unwrap() == content);

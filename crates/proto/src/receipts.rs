@@ -1,0 +1,231 @@
+//! Receipts kept side by side, so that a provider that answers one and the same state of its store in two
+//! ways is found out.
+//!
+//! ```text
+//! a pull ends ──▶ Answered ──▶ ReceiptBook ──▶ nothing, or a Refutation: the provider is caught
+//! ```
+//!
+//! Invariant: a refutation holds two signatures of the provider it accuses, both checked by the
+//! requester before they came here. So nobody can have another one caught.
+//!
+//! Both tables are bounded. What is forgotten can no longer be contradicted; who was caught is
+//! forgotten last.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use headwater_wire::{Answered, MemberKey, Refutation, SpaceId, SyncOutcome};
+
+/// Answers kept of one provider about one space. 16: a liar contradicts what it said lately, and an
+/// honest one whose store grows makes the older ones worthless.
+const ANSWERS: usize = 16;
+
+/// Providers and spaces of which answers are kept, some 500 bytes each answer: 4 MB. The one not heard of for
+/// longest goes first.
+const PROVIDERS: usize = 512;
+
+/// Providers remembered as caught, with the proof. Each costs whoever makes them up two whole syncs; the
+/// first caught goes first.
+const CAUGHT: usize = 1_024;
+
+/// What providers answered, and who was caught.
+#[derive(Debug, Default)]
+pub struct ReceiptBook {
+    answers: BTreeMap<(MemberKey, SpaceId), VecDeque<Answered>>,
+    /// The one not heard of for longest first.
+    order: VecDeque<(MemberKey, SpaceId)>,
+    caught: VecDeque<Refutation>,
+}
+
+impl ReceiptBook {
+    /// Nothing is known of anybody.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes an answer whose signature is checked. Returns the proof if it contradicts an earlier one
+    /// of the same provider.
+    pub fn note(&mut self, answered: Answered) -> Option<Refutation> {
+        let (provider, facts) = (answered.receipt.provider, answered.receipt.facts);
+        if facts.outcome != SyncOutcome::Complete {
+            return None;
+        }
+        let key = (provider, answered.request.space);
+        self.order.retain(|other| *other != key);
+        self.order.push_back(key);
+        while self.order.len() > PROVIDERS {
+            if let Some(oldest) = self.order.pop_front() {
+                self.answers.remove(&oldest);
+            }
+        }
+        let answers = self.answers.entry(key).or_default();
+        // A store that counts anew is another one: it is not to be held against its provider.
+        let newest = answers.back().map(|last| last.receipt.facts.generation);
+        if newest.is_some_and(|newest| facts.generation < newest) {
+            answers.clear();
+        }
+        let refutes = |earlier: &&Answered| answered.refutes(earlier);
+        let refutation = answers.iter().find(refutes).map(|earlier| Refutation {
+            earlier: earlier.clone(),
+            later: answered.clone(),
+        });
+        let said = |it: &Answered| {
+            let facts = &it.receipt.facts;
+            (facts.generation, facts.stated, facts.joined_digest)
+        };
+        if !answers
+            .iter()
+            .any(|earlier| said(earlier) == said(&answered))
+        {
+            answers.push_back(answered);
+            if answers.len() > ANSWERS {
+                answers.pop_front();
+            }
+        }
+        let refutation = refutation?;
+        if !self.is_caught(&provider) {
+            self.caught.push_back(refutation.clone());
+            if self.caught.len() > CAUGHT {
+                self.caught.pop_front();
+            }
+        }
+        Some(refutation)
+    }
+
+    /// Whether a provider is known to have lied.
+    #[must_use]
+    pub fn is_caught(&self, provider: &MemberKey) -> bool {
+        self.caught
+            .iter()
+            .any(|proof| proof.provider() == *provider)
+    }
+
+    /// The first proof against everybody who was caught, the latest last.
+    pub fn caught(&self) -> impl Iterator<Item = &Refutation> {
+        self.caught.iter()
+    }
+
+    /// Forgets what was held against a provider, and what it answered. False if it was nothing.
+    pub fn forgive(&mut self, provider: &MemberKey) -> bool {
+        let before = self.caught.len();
+        self.caught.retain(|proof| proof.provider() != *provider);
+        self.answers.retain(|(of, _), _| of != provider);
+        self.order.retain(|(of, _)| of != provider);
+        self.caught.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_wire::{
+        AuthorSecret, Budget, Clock, HeadsDigest, Receipt, ReceiptFacts, RequestHash, SyncFilter,
+        SyncRequestV2, Truncation,
+    };
+
+    use super::*;
+
+    fn answered(provider: u16, generation: u64, stated: u64, joined: u64) -> Answered {
+        let digest = |n: u64| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            HeadsDigest::from_bytes(bytes)
+        };
+        let request = SyncRequestV2 {
+            request_id: 1000 * stated + joined,
+            space: SpaceId::from_bytes([7; 32]),
+            clock: Clock::Digest(digest(stated)),
+            filter: SyncFilter::default(),
+            budget: Budget::default(),
+            live: false,
+        };
+        let facts = ReceiptFacts {
+            request: RequestHash::of(&request),
+            stated: digest(stated),
+            outcome: SyncOutcome::Complete,
+            events: 1,
+            stubs: 0,
+            joined_digest: digest(joined),
+            generation,
+        };
+        let mut key = [1; 32];
+        key[..2].copy_from_slice(&provider.to_be_bytes());
+        let receipt = Receipt::sign(&AuthorSecret::from_bytes(key), facts);
+        Answered { request, receipt }
+    }
+
+    #[test]
+    fn a_provider_that_adds_to_all_it_held_is_caught_with_a_proof_anybody_can_check() {
+        let mut book = ReceiptBook::new();
+        // It kept something back, then gave it out of the same state.
+        assert_eq!(book.note(answered(1, 9, 5, 6)), None);
+        assert_eq!(book.note(answered(1, 9, 6, 6)), None);
+        let proof = book.note(answered(1, 9, 6, 7)).expect("it lied");
+        assert_eq!(proof.verify(), Ok(true));
+        assert!(book.is_caught(&proof.provider()));
+        assert!(!book.is_caught(&answered(2, 9, 6, 7).receipt.provider));
+        assert_eq!(book.caught().collect::<Vec<_>>(), [&proof]);
+        // Another lie is told of, and the first proof is kept.
+        assert!(book.note(answered(1, 9, 5, 8)).is_some());
+        assert_eq!(book.caught().collect::<Vec<_>>(), [&proof]);
+        assert!(book.forgive(&proof.provider()));
+        assert!(!book.is_caught(&proof.provider()));
+        assert!(!book.forgive(&proof.provider()));
+        assert_eq!(
+            book.note(answered(1, 9, 6, 7)),
+            None,
+            "what it said before is gone"
+        );
+    }
+
+    #[test]
+    fn an_honest_provider_whose_store_grows_or_is_replaced_is_never_caught() {
+        let mut book = ReceiptBook::new();
+        for generation in 1..50 {
+            assert_eq!(
+                book.note(answered(1, generation, generation, generation + 1)),
+                None
+            );
+            assert_eq!(
+                book.note(answered(1, generation, generation + 1, generation + 1)),
+                None
+            );
+        }
+        // A store that begins anew counts from one.
+        for generation in 1..50 {
+            assert_eq!(
+                book.note(answered(1, generation, generation + 1, generation + 2)),
+                None
+            );
+        }
+        assert_eq!(book.caught().count(), 0);
+    }
+
+    #[test]
+    fn what_was_cut_short_proves_nothing() {
+        let mut book = ReceiptBook::new();
+        let mut short = answered(1, 9, 5, 6);
+        short.receipt.facts.outcome = SyncOutcome::Truncated(Truncation::Budget);
+        assert_eq!(book.note(short), None);
+        assert_eq!(book.note(answered(1, 9, 6, 7)), None);
+    }
+
+    #[test]
+    fn both_tables_are_bounded() {
+        let mut book = ReceiptBook::new();
+        for n in 0..1_500_u16 {
+            for joined in 0..3_u64 {
+                book.note(answered(n, 9, 5, joined + 6));
+            }
+        }
+        assert_eq!((book.caught.len(), book.order.len()), (CAUGHT, PROVIDERS));
+        assert_eq!(book.answers.len(), PROVIDERS);
+        for stated in 0..100 {
+            book.note(answered(1, 9, 100 + 2 * stated, 101 + 2 * stated));
+        }
+        assert!(
+            book.answers
+                .values()
+                .all(|answers| answers.len() <= ANSWERS)
+        );
+    }
+}
