@@ -47,9 +47,9 @@ hostile:
     run -p headwater-tests --test it -- hostile syncing forks access
     run -p headwater-cli --test it -- a_flipped_bit
     run -p headwater-gossip --lib -- gate
-    run -p headwater --lib -- frames conduct
+    run -p headwater --lib -- frames conduct standing
     run -p headwater-store --lib -- disk::tests
-    run -p headwater-proto --test sim -- tampering pulls
+    run -p headwater-proto --test sim -- tampering pulls owners
     run -p headwater-wire --lib --test allocation
     HEADWATER_HOSTILE_RESULTS="$results" cargo test -p headwater-tests --test it -- --ignored write_the_table
 

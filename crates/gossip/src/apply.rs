@@ -139,6 +139,7 @@ fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
 /// signature, ours by being the same. Heads below ours that are in our log say nothing new.
 async fn said_by_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Said>, Ignored> {
     let held = join_all(heads.iter().map(|head| held(space, head.author))).await;
+    let over_quota = space.over_quota();
     let mut said = Vec::with_capacity(heads.len());
     for (head, held) in heads.iter().zip(held) {
         let (author, seq) = (head.author, head.head.seq);
@@ -163,6 +164,10 @@ async fn said_by_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Said>,
         if !is_accepted(space, author, seq.min(held_seq + 1)).await {
             continue;
         }
+        if seq > held_seq && over_quota.binary_search(&author).is_ok() {
+            // No pull asks for it.
+            continue;
+        }
         said.push(match seq > held_seq && !forked {
             true => Said::Claims(claim),
             false => Said::Contradicts,
@@ -177,6 +182,7 @@ async fn said_by_heads(space: &Space, heads: &[SignedHead]) -> Result<Vec<Said>,
 /// asked for. Of an author of whom nothing is held and nothing accepted no proof is kept.
 async fn said_of_forks(space: &Space, forked: &[ClockEntry]) -> (Vec<ForkClaim>, bool) {
     let (mut forks, mut cut_otherwise) = (Vec::with_capacity(forked.len()), false);
+    let over_quota = space.over_quota();
     for theirs in forked {
         let author = theirs.author;
         let ours = held(space, author).await;
@@ -184,6 +190,9 @@ async fn said_of_forks(space: &Space, forked: &[ClockEntry]) -> (Vec<ForkClaim>,
             continue;
         }
         let known = ours.is_some_and(|ours| ours.forked);
+        if !known && over_quota.binary_search(&author).is_ok() {
+            continue;
+        }
         cut_otherwise |= known && ours != Some(*theirs);
         forks.push(ForkClaim { author, known });
     }
@@ -281,6 +290,7 @@ async fn apply_at_once(
             vec![None; named.len()]
         }
     };
+    let over_quota = space.over_quota();
     let mut answers = Vec::with_capacity(named.len());
     for ((author, seq), outcome) in named.into_iter().zip(outcomes) {
         let told = |why: &dyn Display| {
@@ -329,7 +339,8 @@ async fn apply_at_once(
             }
             None => held(space, author).await.map_or(0, |held| held.head.seq),
         };
-        answers.push(Some(Said::Claims(Claim { author, seq, held })));
+        let is_left_out = seq > held && over_quota.binary_search(&author).is_ok();
+        answers.push((!is_left_out).then_some(Said::Claims(Claim { author, seq, held })));
     }
     Ok(answers)
 }

@@ -32,7 +32,8 @@ pub enum BridgeEvent {
     NeighborUp(EndpointId),
     /// A peer is no direct neighbour any more, or the policy no longer lets it read.
     NeighborDown(EndpointId),
-    /// A pull from this peer ended complete: all it held when the pull began is stored here.
+    /// A pull from this peer ended, and all it held when the pull began is stored here, as far as
+    /// this node takes it: authors above a quota here, or not accepted, do not hold it up.
     HistorySynced {
         /// The peer.
         provider: EndpointId,

@@ -355,6 +355,10 @@ mod tests {
     async fn a_single_run_is_applied_at_once_where_nothing_has_to_be_waited_for() {
         let (owner, other) = (generate_author(), generate_author());
         let space = space_of(&owner).await;
+        // The writer's thread answers before it gives the store back.
+        while !space.node().inner().writer.is_free() {
+            tokio::task::yield_now().await;
+        }
         let mut growth = space.growth();
         let run = foreign_run(space.id(), &other).into_run();
         let applied = space.apply_at_once(&run, sender()).unwrap().unwrap();

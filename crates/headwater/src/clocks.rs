@@ -15,11 +15,13 @@ use crate::{conduct::HEADS, node::Inner, slots::Slot, standing::Standing};
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     has_begun: bool,
+    /// Heads that came and are not paid for: fewer than are counted together.
+    unpaid: usize,
     slot: Option<Slot>,
 }
 
 impl Clock {
-    /// Waits until a chunk may be looked at; false if that takes too long.
+    /// Waits until a chunk may be looked at; false if that takes too long, or the place was lost.
     pub(crate) async fn admit(
         &mut self,
         inner: &Inner,
@@ -35,14 +37,25 @@ impl Clock {
             }
         }
         self.has_begun = true;
-        let cost = u32::try_from(chunk.heads.len() / HEADS).unwrap_or(u32::MAX);
-        if cost > 0 {
+        self.unpaid = self.unpaid.saturating_add(chunk.heads.len());
+        let cost = u32::try_from(self.unpaid / HEADS).unwrap_or(u32::MAX);
+        self.unpaid %= HEADS;
+        let admitted = async {
+            if cost == 0 {
+                return true;
+            }
             inner.conduct.charge(peer, cost.into());
             let paid = timeout(patience, pay(inner, standing, cost)).await;
-            if paid.is_err() {
-                return false;
-            }
             tokio::task::yield_now().await;
+            paid.is_ok()
+        };
+        let is_admitted = tokio::select! {
+            biased;
+            () = inner.lost(self.slot.as_ref()) => false,
+            is_admitted = admitted => is_admitted,
+        };
+        if !is_admitted {
+            return false;
         }
         if chunk.last {
             self.slot = None;

@@ -277,7 +277,11 @@ impl Committer {
     /// Keeps a proof, in a transaction of its own, and tells the watchers.
     pub(crate) fn cut(&mut self, proof: &VerifiedForkProof, knows: EndpointId) -> CutReply {
         let committed = match self.keeper.wants_proof(proof.space(), proof.author()) {
-            Ok(true) => self.store.cut(proof),
+            Ok(true) => {
+                let halves = [proof.first().clone(), proof.second().clone()];
+                self.take_room(&halves)?;
+                self.store.cut(proof)
+            }
             Ok(false) => {
                 let author = proof.author();
                 debug!(author = %author.fmt_short(), "a proof about nobody who may write");
@@ -304,6 +308,7 @@ impl Committer {
     /// Takes in what an owner who forks has revoked, in a transaction of its own, and tells the
     /// watchers.
     pub(crate) fn absorb(&mut self, runs: &[VerifiedRun], knows: EndpointId) -> CutReply {
+        self.take_room(runs)?;
         match self.store.absorb(runs) {
             Ok(commit) => {
                 self.metrics.commits.inc();
@@ -549,7 +554,8 @@ impl Committer {
         }
     }
 
-    /// What is told where more is revoked above the cut of an owner's log: that it is cut, once more.
+    /// What is told where more is revoked above the cut of an owner's log: that it is cut, as if for the first
+    /// time, so that live readers sync again and hear of it. No more often than there are roles to take.
     fn owners_cut(&self, space: SpaceId) -> Option<Cut> {
         let author = self.store.summary(&space).ok()??.owner;
         let fork = self.store.fork(&space, &author).ok()??;
@@ -557,7 +563,7 @@ impl Committer {
             author,
             seq: fork.seq,
             head: fork.head.map_or(0, |head| head.seq),
-            again: true,
+            again: false,
         })
     }
 

@@ -77,7 +77,7 @@ struct Record {
 }
 
 /// So much at once, and so much a second.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bucket {
     burst: f64,
     rate: f64,

@@ -116,6 +116,11 @@ impl Accepted {
         })
     }
 
+    /// Has the places of `peer` count for what it is now.
+    pub(crate) fn set_standing(&self, peer: EndpointId, standing: Standing) {
+        self.places.set_standing(peer, standing);
+    }
+
     /// Closes every connection accepted from `peer`.
     pub(crate) fn close_all(&self, peer: EndpointId, code: CloseCode) {
         for (connection, _) in lock(&self.open).get(&peer).into_iter().flatten() {

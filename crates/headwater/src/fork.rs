@@ -70,7 +70,10 @@ async fn drive(
     let mut transfer = Transfer::default();
     let mut ended = false;
     loop {
-        while let Some(output) = session.poll_output() {
+        // No more is read from the store than a peer that reads slowly takes.
+        while writer.queued() < limits.send_buffer_bytes
+            && let Some(output) = session.poll_output()
+        {
             match output {
                 ForkOutput::Send(message) => writer.push(&message)?,
                 ForkOutput::Finished(end) => {

@@ -1,9 +1,11 @@
 //! Before a handshake: whose is begun at all.
 //!
 //! ```text
-//! first packet ──▶ from an address of somebody known ──────────▶ handshake ──▶ who it is ──▶ conduct
-//!              └─▶ from anywhere else ──▶ one bucket for all ──▶ handshake
-//!                                     └─▶ empty: refused, at a thirtieth of the cost
+//! first packet ──▶ from an address of somebody known, or ──▶ its bucket ──▶ handshake ──▶ conduct
+//!              │   over a relay as somebody known            └─▶ empty ─┐
+//!              └─▶ from anywhere else ──▶ one bucket for all ◀──────────┘
+//!                                         ├─▶ handshake
+//!                                         └─▶ empty: refused, at a thirtieth of the cost
 //! ```
 //!
 //! Nothing but an address is known then, and it may be forged: while strangers use up what they have,
@@ -22,7 +24,6 @@ use crate::{
     conduct::{Bucket, CONNECTION},
     limits::Limits,
     node::{Headwater, Inner},
-    standing::Standing,
 };
 
 /// Handshakes of whoever comes from where nobody known is.
@@ -67,9 +68,9 @@ impl Headwater {
     /// A handshake is about a millisecond of a core, and is over before a protocol hears of it: without
     /// this, identities without number cost the node as many handshakes as they like. Who comes from
     /// an address where somebody known or named was lately is let through, up to a rate of its own;
-    /// so is who comes over a relay as somebody known or named. While strangers use up what they
-    /// have, an address has to be shown to be real: one round trip more. A stranger who is turned
-    /// away sees a refused dial, and may try again in a second.
+    /// so is who comes over a relay as somebody known or named, each up to a rate of its own. While
+    /// strangers use up what they have, an address has to be shown to be real: one round trip more. A
+    /// stranger who is turned away sees a refused dial, and may try again in a second.
     #[must_use]
     pub fn incoming_filter(&self) -> IncomingFilter {
         let inner = Arc::clone(self.inner());
@@ -87,7 +88,8 @@ impl Inner {
                     self.metrics.refused_banned.inc();
                     return IncomingFilterOutcome::Reject;
                 }
-                if self.standing(*endpoint_id) > Standing::Stranger {
+                let standing = self.standing(*endpoint_id);
+                if self.known.take_relayed(*endpoint_id, standing) {
                     return IncomingFilterOutcome::Accept;
                 }
                 None

@@ -15,7 +15,6 @@ use crate::{
     connections::{Link, close},
     node::{Headwater, Inner},
     serve,
-    standing::Standing,
 };
 
 impl ProtocolHandler for Headwater {
@@ -53,9 +52,7 @@ impl ProtocolHandler for Headwater {
             return Ok(());
         }
         inner.metrics.connections_accepted.inc();
-        if standing > Standing::Stranger {
-            inner.known.note_address(&connection);
-        }
+        inner.known.note_address(&connection, standing);
         let span = info_span!("connection", peer = %peer.fmt_short(), dialled = false);
         let task = inner.tasks.enter();
         let metrics = Arc::clone(&inner.metrics);

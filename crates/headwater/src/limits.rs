@@ -57,9 +57,9 @@ pub struct Limits {
     /// Peers whose conduct is remembered. Default 4,096; an identity costs nothing, so the table
     /// must be bounded.
     pub known_peers: usize,
-    /// Peers remembered as having finished a sync, and addresses of theirs. Default 1,024. Where not
-    /// all find a place they come before strangers, and among them whoever is known for longer;
-    /// who comes when the table is full stays a stranger.
+    /// Peers remembered as having finished a sync, and as many whom the policy names, with up to four
+    /// addresses each. Default 1,024. Where not all find a place they come before strangers, and
+    /// among them whoever is known for longer; who comes when the table is full stays a stranger.
     pub acquaintances: usize,
     /// What all strangers together may make this node do at once before [`Limits::strangers_rate`]
     /// holds them. Default 4,096: 256 handshakes, of 16 each, or 262,144 heads of clocks, 64 for 1.

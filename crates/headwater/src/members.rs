@@ -158,6 +158,14 @@ impl Space {
         }))
     }
 
+    /// Authors whom requests leave out for now, as their logs are above a quota here: see
+    /// [`Limits::author_quota`](crate::Limits::author_quota). Ascending.
+    #[must_use]
+    pub fn over_quota(&self) -> Vec<AuthorId> {
+        let inner = self.node().inner();
+        inner.left_out.of(self.id(), &*inner.policy).over_quota
+    }
+
     /// Refuses a key that does not own the space, and a space that is not held.
     pub(crate) async fn check_owner(&self, owner: &AuthorSecret) -> Result<(), WriteError> {
         let held = self.summary().await.map_err(WriteError::store)?;

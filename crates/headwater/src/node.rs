@@ -37,7 +37,7 @@ use crate::{
     receipts::Receipts,
     redeem::Owners,
     room::Room,
-    slots::{Keyed, Slots},
+    slots::{Keyed, Slot, Slots},
     space::{Space, WriteError},
     standing::{Acquaintances, Standing},
     sync::SyncError,
@@ -395,6 +395,15 @@ impl Inner {
             .ok();
     }
 
+    /// Resolves once somebody who stands higher has the place; never without one. Safe to cancel.
+    pub(crate) async fn lost(&self, slot: Option<&Slot>) {
+        match slot {
+            Some(slot) => slot.lost().await,
+            None => std::future::pending().await,
+        }
+        self.metrics.places_lost.inc();
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         *self.closing.borrow()
     }
@@ -403,6 +412,7 @@ impl Inner {
     pub(crate) fn note_fault(&self, peer: EndpointId) {
         self.metrics.peer_faults.inc();
         self.known.forget(peer);
+        self.set_standing(peer, self.standing(peer));
         if self.conduct.note_fault(peer) {
             self.metrics.peers_banned.inc();
             warn!(peer = %peer.fmt_short(), "banned");
@@ -424,7 +434,17 @@ impl Inner {
         let peer = connection.remote_id();
         self.conduct.note_sync(peer);
         self.known.note_sync(peer);
-        self.known.note_address(connection);
+        let standing = self.standing(peer);
+        self.known.note_address(connection, standing);
+        self.set_standing(peer, standing);
+    }
+
+    /// Has the places a peer holds count for what it is now.
+    fn set_standing(&self, peer: EndpointId, standing: Standing) {
+        self.accepted.set_standing(peer, standing);
+        for slots in [&self.serves, &self.clocks, &self.live_serves] {
+            slots.set_standing(peer, standing);
+        }
     }
 
     pub(crate) fn next_request_id(&self) -> u64 {

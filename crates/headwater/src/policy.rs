@@ -60,13 +60,12 @@ pub trait AccessPolicy: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Whether `remote` is named here, so that no crowd of strangers shuts it out: whoever is named
-    /// comes first where not all find a place. The default names nobody; who finished a sync lately
-    /// comes before strangers all the same.
+    /// comes first where not all find a place. The default names whom the [`roster`](Self::roster)
+    /// does, and without one nobody; who finished a sync lately comes before strangers all the same.
     ///
     /// Asked for every connection and every request, so answer from memory.
     fn names(&self, remote: EndpointId) -> bool {
-        let _ = remote;
-        false
+        self.roster().is_some_and(|roster| roster.names(remote))
     }
 
     /// Tells when answers may have changed: what runs for somebody who lost access then ends. By

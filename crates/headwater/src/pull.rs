@@ -236,7 +236,8 @@ impl Pull<'_> {
         let (forks, mut outcome) = running.repairs.report(end);
         // Those left out were not asked for, which does not make it complete.
         let left_out = running.over_quota.iter();
-        let mut over_quota: Vec<_> = left_out.chain(&end.over_quota).copied().collect();
+        let met = end.over_quota.iter().chain(running.repairs.over_quota());
+        let mut over_quota: Vec<_> = left_out.chain(met).copied().collect();
         over_quota.sort_unstable();
         over_quota.dedup();
         let over_quota_authors = end.over_quota_authors.max(over_quota.len() as u64);
@@ -269,6 +270,7 @@ impl Pull<'_> {
             over_quota,
             over_quota_authors,
             refused_bytes: end.refused_bytes,
+            ended_early: running.ended_early(),
             live_end: end.live.map(Into::into),
         }
     }

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
 };
 
 use headwater_proto::SessionError;
@@ -71,8 +72,8 @@ pub enum RedeemError {
     /// owner, or does not hold the space. It does not say which.
     #[error("the invite was refused")]
     Refused,
-    /// The peer could not be asked, or did not answer. The invite may be used up: ask again with
-    /// the same node and author, which is answered as before.
+    /// The peer could not be asked, did not answer, or is busy. The invite may be used up: ask again
+    /// with the same node and author, which is answered as before.
     #[error(transparent)]
     Peer(#[from] SyncError),
 }
@@ -159,31 +160,38 @@ async fn ask(inner: &Arc<Inner>, peer: EndpointAddr, request: Redeem) -> Result<
     }
     writer.finish();
     loop {
-        let message = reader.next_message().map_err(SessionError::from);
-        match message.map_err(SyncError::from)? {
-            Some(Message::Redeemed(redeemed)) if redeemed.request_id == request_id => return Ok(()),
-            Some(_) | None => {}
+        // What answers nothing is passed over: `redeem` waits only so long.
+        while let Some(message) = reader.next_message().map_err(failed)? {
+            match message {
+                Message::Redeemed(redeemed) if redeemed.request_id == request_id => return Ok(()),
+                Message::Busy(busy) if busy.request_id == request_id => {
+                    let retry_after = Duration::from_millis(busy.retry_after_ms);
+                    return Err(failed(SessionError::Busy { retry_after }));
+                }
+                _ => {}
+            }
         }
         match reader.fill().await {
             Ok(Filled::Bytes) => {}
-            Ok(Filled::End | Filled::Cut) => {
-                let phase = "awaiting an invite's answer";
-                return Err(SyncError::from(SessionError::StreamEnded { phase }).into());
-            }
-            Err(ReadError::Reset(code)) if code.into_inner() == CloseCode::Refused.code() => {
-                return Err(RedeemError::Refused);
-            }
             Err(ReadError::Reset(code)) => {
-                let code = CloseCode::from_code(code.into_inner()).unwrap_or(CloseCode::Internal);
-                return Err(SyncError::Closed { code }.into());
+                let code = code.into_inner();
+                return Err(match CloseCode::from_code(code) {
+                    Some(CloseCode::Refused) => RedeemError::Refused,
+                    Some(code) => failed(SessionError::Reset(code)),
+                    None => failed(SessionError::ResetUnknown { code }),
+                });
             }
             Err(ReadError::ConnectionLost(lost)) => return Err(SyncError::from(lost).into()),
-            Err(_closed) => {
+            Ok(Filled::End | Filled::Cut) | Err(_) => {
                 let phase = "awaiting an invite's answer";
-                return Err(SyncError::from(SessionError::StreamEnded { phase }).into());
+                return Err(failed(SessionError::StreamEnded { phase }));
             }
         }
     }
+}
+
+fn failed(error: impl Into<SessionError>) -> RedeemError {
+    SyncError::from(error.into()).into()
 }
 
 /// A key of nobody's, that the signatures of an unknown space's invites are checked against: as good

@@ -303,7 +303,7 @@ impl Serve {
             admitted = self.clock.admit(inner, peer, standing, chunk) => {
                 admitted.then_some(()).ok_or(ServeError::Busy)
             }
-            () = lost(self.slot.as_ref(), inner) => Err(ServeError::Busy),
+            () = inner.lost(self.slot.as_ref()) => Err(ServeError::Busy),
             () = inner.closing() => Err(ServeError::ShuttingDown),
         }
     }
@@ -330,6 +330,7 @@ impl Serve {
         let end = tokio::select! {
             end = answered => end?,
             () = lost_access => return Err(ServeError::Revoked),
+            () = inner.lost(self.slot.as_ref()) => return Err(ServeError::Busy),
         };
         debug!(
             fork = end.fork,
@@ -416,7 +417,7 @@ impl Serve {
             }
             changed = changed => self.take_access(changed)?,
             () = at(deadline) => self.session.handle_timeout(self.started.elapsed())?,
-            () = lost(self.slot.as_ref(), &self.inner) => return Err(ServeError::Busy),
+            () = self.inner.lost(self.slot.as_ref()) => return Err(ServeError::Busy),
             () = self.inner.closing() => return Err(ServeError::ShuttingDown),
         }
         Ok(())
@@ -584,7 +585,7 @@ impl Serve {
                     let wait = Wait::Completion;
                     return Err(SessionError::TimedOut { wait, after: total }.into());
                 }
-                () = lost(self.slot.as_ref(), &self.inner) => return Err(ServeError::Busy),
+                () = self.inner.lost(self.slot.as_ref()) => return Err(ServeError::Busy),
                 () = self.inner.closing() => return Err(ServeError::ShuttingDown),
             }
         }
@@ -642,15 +643,6 @@ impl Serve {
         self.reader.stop(code);
         self.writer.reset(code);
     }
-}
-
-/// Resolves once somebody who stands higher has the place. Safe to cancel.
-async fn lost(slot: Option<&Slot>, inner: &Inner) {
-    match slot {
-        Some(slot) => slot.lost().await,
-        None => std::future::pending().await,
-    }
-    inner.metrics.places_lost.inc();
 }
 
 /// Waits until there were other changes than so many, and asks about the peer. Safe to cancel.

@@ -88,6 +88,20 @@ impl Slots {
         self.try_take_at(peer, standing, Instant::now())
     }
 
+    /// Has the places a peer holds count for what it is now.
+    pub(crate) fn set_standing(&self, peer: EndpointId, standing: Standing) {
+        let mut taken = lock(&self.taken);
+        if !taken.by_peer.contains_key(&peer) {
+            return;
+        }
+        for held in taken.held.values_mut().filter(|held| held.peer == peer) {
+            held.standing = standing;
+        }
+        drop(taken);
+        // Whoever waits may stand higher than the peer does now.
+        self.given_back.notify_waiters();
+    }
+
     fn try_take_at(
         self: &Arc<Self>,
         peer: EndpointId,
@@ -273,6 +287,22 @@ mod tests {
         drop((second, third, fourth, elder));
         assert!(lock(&slots.taken).held.is_empty());
         assert!(lock(&slots.taken).by_peer.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_becomes_known_in_its_place_keeps_it_and_gives_way_once_it_broke_a_rule() {
+        let slots = Slots::new(1, 2);
+        let first = slots.try_take(peer(1), Standing::Stranger).expect("free");
+        let second = slots.try_take(peer(2), Standing::Stranger).expect("free");
+        slots.set_standing(peer(1), Standing::Known(Reverse(Instant::now())));
+        let third = slots.try_take(peer(3), Standing::Named).expect("a place");
+        second.lost().await;
+        assert!(slots.try_take(peer(4), Standing::Named).is_none());
+        let waiting = slots.take_within(peer(4), Standing::Named, Duration::MAX);
+        let breaks_a_rule = async { slots.set_standing(peer(1), Standing::Stranger) };
+        let (fourth, ()) = tokio::join!(waiting, breaks_a_rule);
+        first.lost().await;
+        drop((third, fourth));
     }
 
     #[test]

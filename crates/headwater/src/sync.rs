@@ -294,6 +294,9 @@ pub struct SyncReport {
     /// Bytes of runs of the history that were received in vain, because they are not accepted or above
     /// a quota. The next sync leaves their authors out.
     pub refused_bytes: u64,
+    /// Whether these were so many that this node ended the history before its end: of others
+    /// something may be missing as well.
+    pub ended_early: bool,
     /// How the live part ended; `None` if there was none, or it was still going on.
     pub live_end: Option<LiveEnding>,
 }

@@ -41,7 +41,8 @@ pub struct SessionLimits {
     pub max_unapplied_bytes: usize,
     /// Bytes of runs that were not stored, because they are not accepted or above a quota, at which a
     /// requester ends its history. 1 MiB: the peer sends on in good faith what this node throws away,
-    /// and the next sync says whom to leave out. What is on its way by then comes on top, about
+    /// and the next sync says whom to leave out. A request has room for so many only, so the sync after
+    /// one that was cut takes twice as much, or those who come last never arrive. What is on its way by then comes on top, about
     /// twice [`SessionLimits::max_unapplied_bytes`] at most.
     pub max_refused_bytes: u64,
     /// Most authors in one sync, of both sides together, and of the requester's side with those

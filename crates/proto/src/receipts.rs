@@ -8,32 +8,45 @@
 //! Invariant: a refutation holds two signatures of the provider it accuses, both checked by the
 //! requester before they came here. So nobody can have another one caught.
 //!
-//! Both tables are bounded. What is forgotten can no longer be contradicted; who was caught is
+//! Both tables are bounded, in entries and in bytes: an answer holds whom its request left out, up to 1,024 authors.
+//! What is forgotten can no longer be contradicted; who was caught is
 //! forgotten last.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use headwater_wire::{Answered, MemberKey, Refutation, SpaceId, SyncOutcome};
+use headwater_wire::{
+    Answered, AuthorFilter, Clock, MemberKey, Refutation, SpaceId, SyncOutcome, SyncRequestV2,
+};
 
 /// Answers kept of one provider about one space. 16: a liar contradicts what it said lately, and an
 /// honest one whose store grows makes the older ones worthless.
 const ANSWERS: usize = 16;
 
-/// Providers and spaces of which answers are kept, some 500 bytes each answer: 4 MB. The one not heard of for
-/// longest goes first.
+/// Providers and spaces of which answers are kept. The one not heard of for longest goes first.
 const PROVIDERS: usize = 512;
+
+/// Bytes of all answers kept. 4 MiB: some 8,000 answers to requests that leave out nobody, and 120 to those
+/// that leave out as many as they can. The oldest of whoever was not heard of for longest goes first.
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Providers remembered as caught, with the proof. Each costs whoever makes them up two whole syncs; the
 /// first caught goes first.
 const CAUGHT: usize = 1_024;
 
+/// Bytes of all proofs kept. 16 MiB: all of them if few authors are left out, and 240 of the largest.
+const CAUGHT_BYTES: usize = 16 * 1024 * 1024;
+
 /// What providers answered, and who was caught.
 #[derive(Debug, Default)]
 pub struct ReceiptBook {
     answers: BTreeMap<(MemberKey, SpaceId), VecDeque<Answered>>,
+    /// What they take.
+    answer_bytes: usize,
     /// The one not heard of for longest first.
     order: VecDeque<(MemberKey, SpaceId)>,
     caught: VecDeque<Refutation>,
+    /// What they take.
+    caught_bytes: usize,
 }
 
 impl ReceiptBook {
@@ -55,14 +68,15 @@ impl ReceiptBook {
         self.order.push_back(key);
         while self.order.len() > PROVIDERS {
             if let Some(oldest) = self.order.pop_front() {
-                self.answers.remove(&oldest);
+                let forgotten = self.answers.remove(&oldest);
+                self.answer_bytes -= forgotten.iter().flatten().map(memory_of).sum::<usize>();
             }
         }
         let answers = self.answers.entry(key).or_default();
         // A store that counts anew is another one: it is not to be held against its provider.
         let newest = answers.back().map(|last| last.receipt.facts.generation);
         if newest.is_some_and(|newest| facts.generation < newest) {
-            answers.clear();
+            self.answer_bytes -= answers.drain(..).map(|it| memory_of(&it)).sum::<usize>();
         }
         let refutes = |earlier: &&Answered| answered.refutes(earlier);
         let refutation = answers.iter().find(refutes).map(|earlier| Refutation {
@@ -77,19 +91,41 @@ impl ReceiptBook {
             .iter()
             .any(|earlier| said(earlier) == said(&answered))
         {
+            self.answer_bytes += memory_of(&answered);
             answers.push_back(answered);
             if answers.len() > ANSWERS {
-                answers.pop_front();
+                let oldest = answers.pop_front();
+                self.answer_bytes -= oldest.iter().map(memory_of).sum::<usize>();
             }
         }
+        self.forget_answers();
         let refutation = refutation?;
         if !self.is_caught(&provider) {
+            self.caught_bytes += memory_of_proof(&refutation);
             self.caught.push_back(refutation.clone());
-            if self.caught.len() > CAUGHT {
-                self.caught.pop_front();
+            while self.caught.len() > CAUGHT || self.caught_bytes > CAUGHT_BYTES {
+                let Some(first) = self.caught.pop_front() else {
+                    break;
+                };
+                self.caught_bytes -= memory_of_proof(&first);
             }
         }
         Some(refutation)
+    }
+
+    /// Forgets answers until the others fit.
+    fn forget_answers(&mut self) {
+        while self.answer_bytes > ANSWER_BYTES
+            && let Some(longest) = self.order.front().copied()
+        {
+            let answers = self.answers.get_mut(&longest);
+            if let Some(oldest) = answers.and_then(VecDeque::pop_front) {
+                self.answer_bytes -= memory_of(&oldest);
+            } else {
+                self.answers.remove(&longest);
+                self.order.pop_front();
+            }
+        }
     }
 
     /// Whether a provider is known to have lied.
@@ -111,8 +147,32 @@ impl ReceiptBook {
         self.caught.retain(|proof| proof.provider() != *provider);
         self.answers.retain(|(of, _), _| of != provider);
         self.order.retain(|(of, _)| of != provider);
+        self.caught_bytes = self.caught.iter().map(memory_of_proof).sum();
+        self.answer_bytes = self.answers.values().flatten().map(memory_of).sum();
         self.caught.len() < before
     }
+}
+
+/// What an answer takes: itself, and the lists of its request.
+fn memory_of(answered: &Answered) -> usize {
+    let SyncRequestV2 { clock, filter, .. } = &answered.request;
+    let heads = match clock {
+        Clock::Heads | Clock::Digest(_) => 0,
+        Clock::Cursor { changed, .. } => size_of_val(changed.as_slice()),
+    };
+    let authors = match &filter.authors {
+        AuthorFilter::All => 0,
+        AuthorFilter::Only(authors) | AuthorFilter::Except(authors) => {
+            size_of_val(authors.as_slice())
+        }
+    };
+    let channels = filter.channels.as_deref().map_or(0, size_of_val);
+    let kinds = filter.kinds.as_deref().map_or(0, size_of_val);
+    size_of::<Answered>() + heads + authors + channels + kinds
+}
+
+fn memory_of_proof(proof: &Refutation) -> usize {
+    memory_of(&proof.earlier) + memory_of(&proof.later)
 }
 
 #[cfg(test)]
@@ -207,6 +267,60 @@ mod tests {
         short.receipt.facts.outcome = SyncOutcome::Truncated(Truncation::Budget);
         assert_eq!(book.note(short), None);
         assert_eq!(book.note(answered(1, 9, 6, 7)), None);
+    }
+
+    fn without_many(mut answered: Answered) -> Answered {
+        let author = |n: u64| {
+            let mut key = [3; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            headwater_wire::AuthorId::from_bytes(key)
+        };
+        answered.request.filter = SyncFilter::except((0..1_024).map(author).collect());
+        answered
+    }
+
+    #[test]
+    fn answers_to_long_requests_are_kept_within_a_bound_of_bytes_and_the_oldest_go() {
+        let mut book = ReceiptBook::new();
+        for n in 0..PROVIDERS as u16 {
+            for stated in 0..4_u64 {
+                let joined = stated + 100;
+                book.note(without_many(answered(n, 9, 10 * stated, 10 * joined)));
+                let kept = book
+                    .answers
+                    .values()
+                    .flatten()
+                    .map(memory_of)
+                    .sum::<usize>();
+                assert_eq!(book.answer_bytes, kept);
+                assert!(kept <= ANSWER_BYTES);
+            }
+        }
+        assert!(book.answer_bytes > ANSWER_BYTES / 2);
+        assert!(8_000 * memory_of(&answered(1, 9, 5, 6)) < ANSWER_BYTES);
+        assert_eq!(book.order.len(), book.answers.len());
+        let lie = |n| without_many(answered(n, 9, 0, 7));
+        assert_eq!(book.note(lie(0)), None, "what it said first is gone");
+        let last = PROVIDERS as u16 - 1;
+        let proof = book.note(lie(last)).expect("remembered");
+        assert_eq!(book.caught_bytes, memory_of_proof(&proof));
+        for n in 1_000..1_600 {
+            book.note(without_many(answered(n, 10, 5, 6)));
+            book.note(without_many(answered(n, 10, 5, 7)));
+            assert!(book.caught_bytes <= CAUGHT_BYTES);
+        }
+        assert!(book.caught_bytes > CAUGHT_BYTES / 2 && !book.is_caught(&proof.provider()));
+        let caught: Vec<_> = book.caught().map(Refutation::provider).collect();
+        for provider in caught {
+            book.forgive(&provider);
+        }
+        let kept = book
+            .answers
+            .values()
+            .flatten()
+            .map(memory_of)
+            .sum::<usize>();
+        assert_eq!((book.answer_bytes, book.caught_bytes), (kept, 0));
     }
 
     #[test]

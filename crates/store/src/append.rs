@@ -22,6 +22,7 @@ use headwater_wire::{
 use crate::{
     Damage, StoreError,
     changes::{Changes, Written, log_row},
+    folds::Folds,
     forks, merge,
     quotas::{Quotas, Stored, Usage},
     read,
@@ -34,10 +35,11 @@ use crate::{
 /// On an error the tables are in no state to be kept.
 pub(crate) fn append(
     tables: &mut impl TablesMut,
+    folds: &Folds,
     runs: &[VerifiedRun],
     quotas: &Quotas,
 ) -> Result<Written, StoreError> {
-    let mut changes = Changes::default();
+    let mut changes = Changes::new(folds);
     let mut outcomes = Vec::with_capacity(runs.len());
     for run in runs {
         outcomes.push(append_run(tables, &mut changes, run, quotas)?);
@@ -47,7 +49,7 @@ pub(crate) fn append(
 
 fn append_run(
     tables: &mut impl TablesMut,
-    changes: &mut Changes,
+    changes: &mut Changes<'_>,
     run: &VerifiedRun,
     quotas: &Quotas,
 ) -> Result<Result<Appended, AppendError>, StoreError> {
@@ -85,10 +87,8 @@ fn append_run(
                 }));
             }
             Verdict::Refuse(refused) => {
-                // Only the run that proves it: to take in others reads the whole log.
-                if found.is_some() {
-                    space.offer(run);
-                }
+                // What it revokes counts, whatever branch it is of.
+                space.offer(tables, run)?;
                 let forked = found.map(|seq| AppendError::Forked { author, seq });
                 return Ok(Err(forked.unwrap_or(refused)));
             }

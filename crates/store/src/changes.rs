@@ -11,18 +11,21 @@
 //! Invariant: a log's row is on the one shelf or the other, never on both, and a space has a leaf
 //! for exactly the rows that are shown.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use headwater_proto::history::Appended;
 use headwater_wire::{AppendError, AuthorId, Roles, RosterChange, SpaceId, VerifiedRun, tree};
 
 use crate::{
     Commit, ForkFound, StoreError,
+    folds::{Fold, Folds},
     heads_tree::{self, LeafChange, Subtree},
     log_store::Bounds,
     quotas::{Stored, Usage},
     records::{HeadRow, Shelf, SpaceKey, SpaceRow},
-    revoked,
     tables::{Tables, TablesMut},
 };
 
@@ -31,11 +34,26 @@ use crate::{
 pub(crate) struct Written {
     pub(crate) commit: Commit,
     pub(crate) changed: bool,
+    /// What was found out of owners who fork.
+    pub(crate) folds: Vec<Fold>,
+}
+
+impl Written {
+    /// Holds what was found out, now that it is committed.
+    pub(crate) fn committed(self, folds: &Folds) -> Commit {
+        for fold in self.folds {
+            folds.put(fold);
+        }
+        self.commit
+    }
 }
 
 /// The spaces a call speaks of.
-#[derive(Default)]
-pub(crate) struct Changes(BTreeMap<SpaceId, OpenSpace>);
+pub(crate) struct Changes<'f> {
+    spaces: BTreeMap<SpaceId, OpenSpace>,
+    /// What was found out by calls before.
+    folds: &'f Folds,
+}
 
 /// A space a call speaks of.
 pub(crate) struct OpenSpace {
@@ -46,6 +64,8 @@ pub(crate) struct OpenSpace {
     logs: BTreeMap<AuthorId, OpenLog>,
     /// Runs of the owner's that may show what is revoked above a cut.
     evidence: Vec<VerifiedRun>,
+    /// Whether something was stored of the owner's log that grants or revokes.
+    has_decided: bool,
 }
 
 /// A log a call speaks of.
@@ -64,7 +84,14 @@ impl OpenLog {
     }
 }
 
-impl Changes {
+impl<'f> Changes<'f> {
+    pub(crate) fn new(folds: &'f Folds) -> Changes<'f> {
+        Changes {
+            spaces: BTreeMap::new(),
+            folds,
+        }
+    }
+
     /// Opens a space that is held, or that `founder` founds now.
     pub(crate) fn space(
         &mut self,
@@ -72,7 +99,7 @@ impl Changes {
         id: SpaceId,
         founder: Option<AuthorId>,
     ) -> Result<Option<&mut OpenSpace>, StoreError> {
-        let place = match self.0.entry(id) {
+        let place = match self.spaces.entry(id) {
             Entry::Occupied(open) => return Ok(Some(open.into_mut())),
             Entry::Vacant(place) => place,
         };
@@ -87,6 +114,7 @@ impl Changes {
             stored: row.stored,
             logs: BTreeMap::new(),
             evidence: Vec::new(),
+            has_decided: false,
         })))
     }
 
@@ -102,9 +130,10 @@ impl Changes {
                 ..Commit::default()
             },
             changed: false,
+            folds: Vec::new(),
         };
-        for open in self.0.into_values() {
-            open.close(tables, &mut written)?;
+        for open in self.spaces.into_values() {
+            open.close(tables, self.folds, &mut written)?;
         }
         Ok(written)
     }
@@ -147,11 +176,24 @@ impl OpenSpace {
         }
     }
 
-    /// Takes a run of the owner's for what it revokes above a cut, if there is one.
-    pub(crate) fn offer(&mut self, run: &VerifiedRun) {
-        if run.author() == self.row.owner && run.run().revocations().next().is_some() {
+    /// Takes a run of the owner's for what it revokes above the cut, if the log is cut by a fork.
+    pub(crate) fn offer(
+        &mut self,
+        tables: &impl Tables,
+        run: &VerifiedRun,
+    ) -> Result<(), StoreError> {
+        if run.author() != self.row.owner {
+            return Ok(());
+        }
+        let now = self.log(tables, &run.author())?.now;
+        let Some(fork) = now.and_then(|row| row.fork) else {
+            return Ok(());
+        };
+        let is_above = run.last_seq() >= fork;
+        if is_above && run.run().revocations().any(|(seq, _)| seq >= fork) {
             self.evidence.push(run.clone());
         }
+        Ok(())
     }
 
     /// Takes note of what was stored of a log, if it is the owner's and speaks of writers: bounds that
@@ -164,7 +206,11 @@ impl OpenSpace {
             };
             roles.contains(Roles::WRITE)
         };
-        if run.author() == self.row.owner && run.run().roster_changes().any(is_of_writers) {
+        if run.author() != self.row.owner {
+            return;
+        }
+        self.has_decided |= run.run().roster_changes().next().is_some();
+        if run.run().roster_changes().any(is_of_writers) {
             self.bounds_lag();
         }
     }
@@ -179,9 +225,11 @@ impl OpenSpace {
     fn fold_revoked(
         &mut self,
         tables: &mut impl TablesMut,
+        folds: &Folds,
         written: &mut Written,
     ) -> Result<(), StoreError> {
         let owner = self.row.owner;
+        let key = self.key;
         let Some(log) = self.logs.get_mut(&owner) else {
             return Ok(());
         };
@@ -191,26 +239,50 @@ impl OpenSpace {
         if log.now == log.before && self.evidence.is_empty() {
             return Ok(());
         }
-        let found = revoked::fold(tables, &self.key, &owner, &row, &self.evidence)?;
-        written.changed |= found.keep(tables, &self.key, &self.evidence)?;
-        let now = Some(HeadRow {
+        // Events that grant and revoke nothing change nothing, as long as the bounds are what they were.
+        let bounds = |row: &HeadRow| (row.fork, row.through);
+        let before = log.before.filter(|before| {
+            !self.has_decided && bounds(before) == bounds(&row) && before.end.seq <= row.end.seq
+        });
+        let held = before.and_then(|before| folds.get(&key, &before));
+        if before.is_some() && self.evidence.is_empty() {
+            written.folds.extend(held.map(|found| Fold {
+                space: key,
+                row,
+                found,
+            }));
+            return Ok(());
+        }
+        let mut found = match held {
+            Some(found) => Arc::unwrap_or_clone(found),
+            None => folds.fold(tables, &key, &owner, &row)?,
+        };
+        found.take_in(&self.evidence);
+        written.changed |= found.keep(tables, &key, &self.evidence)?;
+        let row = HeadRow {
             revoked: found.digest(),
             ..row
-        });
-        log.now = now;
+        };
+        log.now = Some(row);
         if log.now != log.before {
-            written.commit.rosters.push(self.key.id);
+            written.commit.rosters.push(key.id);
             self.bounds_lag();
         }
+        written.folds.push(Fold {
+            space: key,
+            row,
+            found: Arc::new(found),
+        });
         Ok(())
     }
 
     fn close(
         mut self,
         tables: &mut impl TablesMut,
+        folds: &Folds,
         written: &mut Written,
     ) -> Result<(), StoreError> {
-        self.fold_revoked(tables, written)?;
+        self.fold_revoked(tables, folds, written)?;
         self.logs.retain(|_, log| log.now != log.before);
         if self.logs.is_empty() {
             return Ok(());

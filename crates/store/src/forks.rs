@@ -17,6 +17,7 @@ use headwater_wire::{
 use crate::{
     Bounds, Commit, Damage, ForkRecord, StoreError,
     changes::{Changes, Written, log_row},
+    folds::Folds,
     read::{self, damaged_run, side_at},
     records::{HeadRow, LogKey, Shelf, Side, SpaceKey, SpaceRow},
     tables::{Tables, TablesMut},
@@ -28,9 +29,10 @@ const NO_OUTCOMES: Vec<Result<Appended, AppendError>> = Vec::new();
 /// Keeps a proof, or the lower one it makes together with what is stored.
 pub(crate) fn cut(
     tables: &mut impl TablesMut,
+    folds: &Folds,
     proof: &VerifiedForkProof,
 ) -> Result<Written, StoreError> {
-    let mut changes = Changes::default();
+    let mut changes = Changes::new(folds);
     let author = proof.author();
     if let Some(space) = changes.space(tables, proof.space(), None)? {
         let key = space.key;
@@ -55,11 +57,12 @@ pub(crate) fn cut(
 /// Sets or lifts the last seq that is accepted of an author.
 pub(crate) fn restrict(
     tables: &mut impl TablesMut,
+    folds: &Folds,
     space: &SpaceId,
     author: &AuthorId,
     through: Option<u64>,
 ) -> Result<Written, StoreError> {
-    let mut changes = Changes::default();
+    let mut changes = Changes::new(folds);
     if let Some(open) = changes.space(tables, *space, None)? {
         let log = open.log(tables, author)?;
         if log.now.is_some() || through.is_some() {
@@ -87,6 +90,7 @@ pub(crate) fn set_bounds(
     Ok(Written {
         commit: Commit::default(),
         changed: row.is_some(),
+        folds: Vec::new(),
     })
 }
 

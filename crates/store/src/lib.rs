@@ -20,6 +20,7 @@ mod append;
 mod changes;
 mod disk;
 mod error;
+mod folds;
 mod forks;
 mod heads_tree;
 mod log_store;

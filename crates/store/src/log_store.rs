@@ -356,8 +356,9 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// Whether they go on from what is stored does not matter: the owner signed them. Kept is what
     /// takes away something that the visible log grants and nothing known takes already, without
     /// the payloads of other events; all else changes nothing, as does a run of a log that does not
-    /// fork. A run by which [`append`](Self::append) finds a fork is taken in likewise.
-    /// [`Commit::rosters`] names the spaces where something changed. Reads the owner's log.
+    /// fork. A run that [`append`](Self::append) refuses is taken in likewise.
+    /// [`Commit::rosters`] names the spaces where something changed. Reads the owner's log, unless
+    /// what was read last still holds.
     ///
     /// # Errors
     ///
@@ -367,7 +368,7 @@ pub trait LogStore: Send + Sync + fmt::Debug + 'static {
     /// Returns what revocations above the place where the owner's log forks take away; nothing if it
     /// does not fork. The entry of that log has the digest of it.
     ///
-    /// Reads the owner's log.
+    /// Reads the owner's log where something is revoked, unless what was read last still holds.
     ///
     /// # Errors
     ///
@@ -452,8 +453,9 @@ pub struct Commit {
     pub generations: Vec<(SpaceId, u64)>,
     /// The forks that were not known before, or not as low, ascending; each log once.
     pub forks: Vec<ForkFound>,
-    /// The spaces, ascending, whose owner's log forks and has another cut, another visible head or
-    /// other revocations above the cut now: who may do what has to be read anew.
+    /// The spaces, ascending, whose owner's log forks and is cut or bounded elsewhere, shows more that
+    /// grants or revokes, or has other revocations above the cut now: who may do what has to be read
+    /// anew.
     pub rosters: Vec<SpaceId>,
 }
 

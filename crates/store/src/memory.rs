@@ -20,6 +20,7 @@ use crate::{
     Bounds, Commit, Damage, ForkRecord, LogStore, StoreError, StoreId, VerifyProgress,
     VerifyReport, append,
     changes::Written,
+    folds::Folds,
     forks,
     heads_tree::{Node, Prefix},
     quotas::{Quotas, Usage},
@@ -36,6 +37,7 @@ use crate::{
 pub struct MemoryStore {
     id: StoreId,
     tables: RwLock<MemoryTables>,
+    folds: Folds,
 }
 
 impl MemoryStore {
@@ -50,6 +52,7 @@ impl MemoryStore {
             Ok(id) => MemoryStore {
                 id,
                 tables: RwLock::default(),
+                folds: Folds::default(),
             },
             Err(error) => panic!("{error}"),
         }
@@ -66,7 +69,7 @@ impl MemoryStore {
         work: impl FnOnce(&mut MemoryTables) -> Result<Written, StoreError>,
     ) -> Result<Commit, StoreError> {
         let mut tables = self.tables.write().map_err(|_| torn())?;
-        tables.write(work)
+        Ok(tables.write(work)?.committed(&self.folds))
     }
 }
 
@@ -96,7 +99,7 @@ impl LogStore for MemoryStore {
     }
 
     fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
-        self.write(|tables| append::append(tables, runs, quotas))
+        self.write(|tables| append::append(tables, &self.folds, runs, quotas))
     }
 
     fn append_at_once(
@@ -105,7 +108,11 @@ impl LogStore for MemoryStore {
         quotas: &Quotas,
     ) -> Option<Result<Commit, StoreError>> {
         match self.tables.try_write() {
-            Ok(mut tables) => Some(tables.write(|tables| append::append(tables, runs, quotas))),
+            Ok(mut tables) => {
+                let written =
+                    tables.write(|tables| append::append(tables, &self.folds, runs, quotas));
+                Some(written.map(|written| written.committed(&self.folds)))
+            }
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => Some(Err(torn())),
         }
@@ -163,7 +170,7 @@ impl LogStore for MemoryStore {
     }
 
     fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
-        self.write(|tables| forks::cut(tables, proof))
+        self.write(|tables| forks::cut(tables, &self.folds, proof))
     }
 
     fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
@@ -211,7 +218,7 @@ impl LogStore for MemoryStore {
         author: &AuthorId,
         through: Option<u64>,
     ) -> Result<Commit, StoreError> {
-        self.write(|tables| forks::restrict(tables, space, author, through))
+        self.write(|tables| forks::restrict(tables, &self.folds, space, author, through))
     }
 
     fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
@@ -237,15 +244,15 @@ impl LogStore for MemoryStore {
     }
 
     fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        self.write(|tables| revoked::absorb(tables, runs))
+        self.write(|tables| revoked::absorb(tables, &self.folds, runs))
     }
 
     fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
-        revoked::revoked(&*self.tables()?, space)
+        revoked::revoked(&*self.tables()?, &self.folds, space)
     }
 
     fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
-        revoked::evidence(&*self.tables()?, space, subjects)
+        revoked::evidence(&*self.tables()?, &self.folds, space, subjects)
     }
 
     fn verify(
@@ -295,13 +302,13 @@ impl MemoryTables {
     fn write(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<Written, StoreError>,
-    ) -> Result<Commit, StoreError> {
+    ) -> Result<Written, StoreError> {
         let written = work(self);
         match written {
             Ok(_) => self.undo.clear(),
             Err(_) => self.take_back(),
         }
-        written.map(|written| written.commit)
+        written
     }
 
     fn shelf(&self, shelf: Shelf) -> &BTreeMap<HeadKey, HeadRow> {
@@ -445,16 +452,31 @@ impl Tables for MemoryTables {
         Ok(proven.map(|(author, _)| author).collect())
     }
 
-    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError> {
-        let lowest = (space.no, EventId::from_bytes([0; 32]));
-        let highest = (space.no, EventId::from_bytes([0xff; 32]));
-        let rows = self.evidence.range(lowest..=highest);
+    fn evidence_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&EventId>,
+    ) -> Result<Option<(EventId, Run)>, StoreError> {
+        let lowest = match after {
+            Some(after) => Excluded((space.no, *after)),
+            None => Included((space.no, EventId::from_bytes([0; 32]))),
+        };
+        let highest = Included((space.no, EventId::from_bytes([0xff; 32])));
+        let mut rows = self.evidence.range((lowest, highest));
         let space = space.id;
         let read = |((_, first), bytes): (&(u32, EventId), &Bytes)| {
             let run = Run::decode(bytes.clone());
             Ok((*first, run.map_err(|_| Damage::Evidence { space })?))
         };
-        rows.map(read).collect()
+        rows.next().map(read).transpose()
+    }
+
+    fn evidence_at(&self, space: &SpaceKey, first: &EventId) -> Result<Option<Run>, StoreError> {
+        let damaged = |_| Damage::Evidence { space: space.id }.into();
+        let bytes = self.evidence.get(&(space.no, *first)).cloned();
+        bytes
+            .map(|bytes| Run::decode(bytes).map_err(damaged))
+            .transpose()
     }
 
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {
@@ -600,6 +622,58 @@ mod tests {
         drop(reading);
         let commit = store.append_at_once(&[run], none).unwrap().unwrap();
         assert!(matches!(&commit.outcomes[..], [Ok(appended)] if appended.events == 3));
+    }
+
+    #[test]
+    fn what_an_owner_who_forks_revoked_is_found_out_only_where_it_may_have_changed() {
+        let mut world = World::new(1);
+        let store = MemoryStore::new();
+        world.found(&store);
+        let key = |number| MemberKey::from_bytes([number; 32]);
+        let grant = |number| EventDraft::grant(Grant::new(key(number), Roles::ALL), 0);
+        let granted = world.owner.signed(world.owner.head(), vec![grant(1)]);
+        let _ = store.append(std::slice::from_ref(&granted)).unwrap();
+        world.owner.runs.push(granted);
+        let below = (0..20).map(|_| world.owner.run(3)).collect::<Vec<_>>();
+        let grants = world.owner.signed(world.owner.head(), vec![grant(2)]);
+        world.owner.runs.push(grants.clone());
+        let base = world.owner.head();
+        let proves = world.owner.branch(base, "y");
+        let _ = store.cut(&world.owner.proof(base)).unwrap();
+        let revoke = |number| {
+            let revocation = Revocation {
+                subject: key(number).into(),
+                roles: Roles::READ,
+                last: None,
+            };
+            let drafts = vec![EventDraft::revoke(revocation, 0)];
+            world.owner.signed(Some(proves.head()), drafts)
+        };
+        let space = world.space();
+        let made = || store.folds.made.load(std::sync::atomic::Ordering::SeqCst);
+        let _ = store.append(&[revoke(1)]).unwrap();
+        let after_one = made();
+        // What it is asked, what grants and revokes nothing, and what comes again.
+        for run in &below {
+            let commit = store.append(std::slice::from_ref(run)).unwrap();
+            assert!(commit.outcomes[0].is_ok());
+            assert!(commit.rosters.is_empty());
+            let again = store.append(&[revoke(1)]).unwrap();
+            assert!(again.outcomes[0].is_err());
+            assert!(again.generations.is_empty());
+            assert_eq!(store.revoked(&space).unwrap().entries().count(), 1);
+            let shown = store.evidence(&space, &[key(1).into()]).unwrap();
+            assert_eq!(shown.len(), 1);
+        }
+        assert_eq!(made(), after_one);
+        let commit = store.append(&[grants]).unwrap();
+        assert_eq!(commit.rosters, [space]);
+        assert_eq!(made(), after_one + 1);
+        let commit = store.absorb(&[revoke(2)]).unwrap();
+        assert_eq!(commit.rosters, [space]);
+        assert_eq!(store.revoked(&space).unwrap().entries().count(), 2);
+        assert_eq!(made(), after_one + 1);
+        world.assert_sound(&store);
     }
 
     #[test]

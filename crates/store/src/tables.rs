@@ -76,9 +76,16 @@ pub(crate) trait Tables {
         limit: usize,
     ) -> Result<Vec<AuthorId>, StoreError>;
 
-    /// The runs that show what an owner who forks has revoked, by the id of their first event,
-    /// ascending: a bounded number.
-    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError>;
+    /// The first above `after` of the runs that show what an owner who forks has revoked, which go by
+    /// the ids of their first events. One at a time: each may be as long as a run gets.
+    fn evidence_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&EventId>,
+    ) -> Result<Option<(EventId, Run)>, StoreError>;
+
+    /// The run kept as evidence that begins with this event.
+    fn evidence_at(&self, space: &SpaceKey, first: &EventId) -> Result<Option<Run>, StoreError>;
 
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError>;
 }

@@ -256,15 +256,22 @@ impl<T: Tables> Check<'_, T> {
     /// Checks what is revoked above the cut of the owner's log, and the signatures that show it.
     fn revoked(&mut self, log: &LogKey, row: &HeadRow) -> Result<(), StoreError> {
         let (space, key) = (self.space, self.row.key(self.space));
-        let kept = self.tables.evidence(&key);
-        let kept = noted(&mut self.report, kept)?.unwrap_or_default();
         let is_sound = |(first, run): (EventId, Run)| {
             let is_evidence = run.is_evidence() && run.author() == log.author;
             let verified = run.verify(&space).ok().filter(|_| is_evidence);
             verified.is_some_and(|run| run.ids().first() == Some(&first))
         };
-        let kept_is_sound = kept.into_iter().all(is_sound);
-        let found = revoked::fold(self.tables, &key, &log.author, row, &[]);
+        let mut kept_is_sound = true;
+        let mut after = None;
+        loop {
+            let kept = self.tables.evidence_after(&key, after.as_ref());
+            let Some(kept) = noted(&mut self.report, kept)?.flatten() else {
+                break;
+            };
+            after = Some(kept.0);
+            kept_is_sound &= is_sound(kept);
+        }
+        let found = revoked::fold(self.tables, &key, &log.author, row, None);
         let found = noted(&mut self.report, found)?;
         let is_told = found.is_none_or(|found| found.digest() == row.revoked);
         if !kept_is_sound || !is_told {

@@ -9,12 +9,18 @@ use headwater::{
 use iroh::EndpointAddr;
 use serde_json::json;
 
-use super::{Context, go_live, name_of, space::ticket, wanted_space};
+use super::{
+    Context,
+    busy::{self, Patience},
+    go_live, name_of,
+    space::ticket,
+    wanted_space,
+};
 use crate::{
     args::DEFAULT_AUTHOR,
     control::{Access, Request, Teller},
-    error::CliError,
-    folder::{DataFolder, random_bytes},
+    error::{CliError, chain},
+    folder::{DataFolder, KnownSpace, random_bytes},
     host::Host,
     ticket::SpaceTicket,
 };
@@ -199,9 +205,29 @@ async fn rotate_secret(
     go_live(host, space.id(), teller).await.map(|_is_live| ())
 }
 
+/// What came of asking for what an invite says.
+enum Answer {
+    Granted,
+    /// By a node that gave the invite, which knows best, or by others.
+    Refused {
+        by_inviter: bool,
+    },
+    Busy {
+        retry_after: Duration,
+        error: CliError,
+    },
+    /// No peer could be asked.
+    Unanswered,
+}
+
 /// Has an invite that came in a ticket turned into a grant, by the first of the peers that does.
-/// Answers what is to be told if one of them refused it and nothing of the space is here. Where
-/// there is none, or none of the peers can be asked, what comes next shows whether it is needed.
+/// Answers what is to be told if there was none; an invite that none will grant any more is
+/// forgotten. Where no peer can be asked, what comes next shows whether it is needed.
+///
+/// # Errors
+///
+/// The folder cannot be read or written, or the peers are too busy and nothing of the space is here.
+/// The invite is kept.
 pub(super) async fn use_invitation(
     host: &Host,
     space: SpaceId,
@@ -213,45 +239,97 @@ pub(super) async fn use_invitation(
     let Some((known, bytes)) = known.and_then(|known| Some((known, known.invitation()?))) else {
         return Ok(None);
     };
-    let invitation = match Invitation::from_bytes(bytes.into()) {
+    let invitation = match Invitation::from_bytes(bytes.clone().into()) {
         Ok(invitation) => invitation,
         Err(error) => {
             tracing::warn!(%error, "an invitation cannot be read");
             return Ok(None);
         }
     };
+    let mut patience = Patience::new();
+    let answer = loop {
+        let answer = ask_each(host, known, peers, &invitation).await?;
+        match &answer {
+            Answer::Busy { retry_after, .. } if patience.wait(*retry_after).await => {}
+            _ => break answer,
+        }
+    };
+    let invite = invitation.invite();
+    let what = format!("the invite to {} ({})", known.name, invite.roles);
+    let warning = match answer {
+        Answer::Granted => None,
+        Answer::Refused { by_inviter: true } => Some(format!(
+            "{what} was refused and is forgotten: it was used or cancelled, it has expired, or the \
+             owner revoked this node or author by name; ask the owner for a new one"
+        )),
+        // Asked for all the same: the clock here may be wrong.
+        _ if now_ms() > invite.expires_ms => Some(format!(
+            "{what} has expired and is forgotten; ask the owner for a new one"
+        )),
+        Answer::Refused { by_inviter: false } => {
+            return Ok(Some(format!(
+                "{what} was refused by a node that need not act for the owner; it is kept: try again \
+                 while the node that gave it is running"
+            )));
+        }
+        Answer::Busy { error, .. } => {
+            if host.node().space(space).summary().await?.is_none() {
+                return Err(error);
+            }
+            return Ok(Some(format!(
+                "{what} is not granted yet, and is kept: {}",
+                chain(&error)
+            )));
+        }
+        Answer::Unanswered => return Ok(None),
+    };
+    let forgetting = folder.blocking(move |folder| {
+        folder.change_spaces(|spaces| {
+            spaces.forget_invitation(space, &bytes);
+            Ok(())
+        })
+    });
+    forgetting.await.map(|()| warning)
+}
+
+/// Asks one peer after the other, each once.
+async fn ask_each(
+    host: &Host,
+    known: &KnownSpace,
+    peers: &[EndpointAddr],
+    invitation: &Invitation,
+) -> Result<Answer, CliError> {
+    let folder = host.folder();
     let key_of_author = folder.blocking(|folder| folder.author_key(DEFAULT_AUTHOR));
     let author = key_of_author.await?;
-    let mut refused = false;
+    let (mut refused, mut by_inviter) = (false, false);
+    let mut busy = None::<(Duration, CliError)>;
     for peer in peers {
-        let asked = host.node().redeem(peer.clone(), &invitation, Some(&author));
+        let asked = host.node().redeem(peer.clone(), invitation, Some(&author));
         match asked.await {
             Ok(()) => {
                 tracing::info!(peer = %peer.id.fmt_short(), "invited");
-                let forgetting = folder.blocking(move |folder| {
-                    folder.change_spaces(|spaces| {
-                        spaces.used_invitation(space);
-                        Ok(())
-                    })
-                });
-                return forgetting.await.map(|()| None);
+                return Ok(Answer::Granted);
             }
-            Err(RedeemError::Refused) => refused = true,
-            Err(error) => tracing::info!(%error, "trying the next peer, if there is one"),
+            Err(RedeemError::Refused) => {
+                refused = true;
+                by_inviter |= known.invited_by.contains(&peer.id);
+            }
+            Err(error) => {
+                tracing::info!(%error, "trying the next peer, if there is one");
+                if let RedeemError::Peer(source) = error
+                    && let Some(after) = busy::retry_after(&source)
+                    && busy.as_ref().is_none_or(|(soonest, _)| after < *soonest)
+                {
+                    busy = Some((after, CliError::sync(peer, source)));
+                }
+            }
         }
     }
-    // Whoever holds the space was let in another way.
-    if !refused || host.node().space(space).summary().await?.is_some() {
-        return Ok(None);
-    }
-    let why = if now_ms() > invitation.invite().expires_ms {
-        "it has expired"
-    } else {
-        "it was used or cancelled, the owner revoked this node or author by name, or the node that \
-         was asked does not hold the owner's key"
-    };
-    Ok(Some(format!(
-        "the invite to {} was refused: {why}; ask the owner for a new one",
-        known.name
-    )))
+    Ok(match busy {
+        _ if by_inviter => Answer::Refused { by_inviter },
+        Some((retry_after, error)) => Answer::Busy { retry_after, error },
+        None if refused => Answer::Refused { by_inviter },
+        None => Answer::Unanswered,
+    })
 }

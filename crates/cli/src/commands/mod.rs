@@ -6,6 +6,7 @@
 //! ```
 
 pub(crate) mod append;
+mod busy;
 pub(crate) mod export;
 mod identity;
 mod members;

@@ -150,8 +150,10 @@ async fn go_live(context: &Context, host: &Host) -> Result<(), CliError> {
         let (output, host, peers) = (context.output, host.clone(), invited.peers.clone());
         n0_future::task::spawn(async move {
             let joining = async {
-                if let Some(refused) = use_invitation(&host, space, &peers).await? {
-                    output.warn(&refused);
+                match use_invitation(&host, space, &peers).await {
+                    Ok(None) => {}
+                    Ok(Some(warning)) => output.warn(&warning),
+                    Err(error) => output.warn(&chain(&error)),
                 }
                 join_topic(output, &host, space).await
             };

@@ -163,8 +163,8 @@ pub(super) async fn carry_out_joined(
     let known = host.folder().blocking(DataFolder::spaces).await?;
     let peers = known.get(space).map(|known| known.peers.clone());
     let peers = peers.unwrap_or_default();
-    if let Some(refused) = members::use_invitation(host, space, &peers).await? {
-        teller.warn(refused).await?;
+    if let Some(warning) = members::use_invitation(host, space, &peers).await? {
+        teller.warn(warning).await?;
     }
     go_live(host, space, teller).await.map(|_is_live| ())
 }

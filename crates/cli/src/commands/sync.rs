@@ -3,14 +3,19 @@
 use std::time::{Duration, Instant};
 
 use headwater::{
-    CloseCode, Headwater, SessionError, SpaceId, SyncError, SyncHandle, SyncOutcome, SyncProgress,
-    SyncReport, Truncation,
+    Headwater, SpaceId, SyncError, SyncHandle, SyncOutcome, SyncProgress, SyncReport, Truncation,
 };
 use iroh::EndpointAddr;
 use n0_future::StreamExt;
 use serde_json::json;
 
-use super::{Context, go_live, members::use_invitation, name_of, wanted_space};
+use super::{
+    Context,
+    busy::{self, Patience},
+    go_live,
+    members::use_invitation,
+    name_of, wanted_space,
+};
 use crate::{
     args::SyncArgs,
     control::{self, Progress, Request, Teller},
@@ -24,9 +29,6 @@ use crate::{
 const PROGRESS_EVERY: Duration = Duration::from_millis(10);
 /// Fewer events say nothing about speed.
 const EVENTS_WORTH_A_RATE: u64 = 1000;
-/// How long a busy peer is asked again, and how soon at first; the wait doubles.
-const BUSY_PATIENCE: Duration = Duration::from_mins(1);
-const FIRST_BUSY_WAIT: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(context: &Context, args: SyncArgs) -> Result<(), CliError> {
     let folder = context.folder()?;
@@ -49,8 +51,8 @@ pub(super) async fn carry_out(
     teller: &Teller,
 ) -> Result<(), CliError> {
     let name = name_of(host.folder(), space).await?;
-    if let Some(refused) = use_invitation(host, space, peers).await? {
-        teller.warn(refused).await?;
+    if let Some(warning) = use_invitation(host, space, peers).await? {
+        teller.warn(warning).await?;
     }
     // The peer may lack something of it, too.
     let served = host.serve_meanwhile(space);
@@ -99,40 +101,27 @@ async fn from_first_reachable(
     space: SpaceId,
     peers: &[EndpointAddr],
 ) -> Result<SyncReport, CliError> {
-    let give_up = Instant::now() + BUSY_PATIENCE;
-    let mut wait = FIRST_BUSY_WAIT;
+    let mut patience = Patience::new();
     loop {
         let mut failed = CliError::NoPeer(space);
-        let mut busy = false;
+        let mut retry_after = None;
         for peer in peers {
             let handle = node.space(space).sync_with(peer.clone());
             match follow(teller, handle).await? {
                 Ok(report) => return Ok(report),
                 Err(source) => {
-                    busy |= is_busy(&source);
+                    let soonest = retry_after.into_iter().chain(busy::retry_after(&source));
+                    retry_after = soonest.min();
                     failed = CliError::sync(peer, source);
                     tracing::info!(error = %failed, "trying the next peer, if there is one");
                 }
             }
         }
-        if !busy || Instant::now() + wait > give_up {
-            return Err(failed);
+        match retry_after {
+            Some(after) if patience.wait(after).await => {}
+            _ => return Err(failed),
         }
-        tracing::warn!("the peer is busy, trying again in {wait:?}");
-        tokio::time::sleep(wait).await;
-        wait *= 2;
     }
-}
-
-/// Whether the peer only asks to come back later. It also takes a connection whose other end was
-/// killed for a living one, until it times out.
-fn is_busy(error: &SyncError) -> bool {
-    matches!(
-        error,
-        SyncError::Closed {
-            code: CloseCode::TooManyConnections
-        } | SyncError::Session(SessionError::Busy { .. } | SessionError::Reset(CloseCode::Busy))
-    )
 }
 
 /// Tells progress until the sync ends.

@@ -52,8 +52,8 @@ pub(super) async fn carry_out(
     if peers.is_empty() && host.node().space(space).summary().await?.is_none() {
         return Err(CliError::NoPeer(space));
     }
-    if let Some(refused) = use_invitation(host, space, peers).await? {
-        teller.warn(refused).await?;
+    if let Some(warning) = use_invitation(host, space, peers).await? {
+        teller.warn(warning).await?;
     }
     // Before anything is pulled, so that nothing is missed.
     let items = host.node().space(space).subscribe(from);

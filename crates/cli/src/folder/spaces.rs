@@ -5,7 +5,7 @@ use std::path::Path;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use headwater::SpaceId;
 use headwater_gossip::TopicSecret;
-use iroh::EndpointAddr;
+use iroh::{EndpointAddr, EndpointId};
 use serde::{Deserialize, Serialize};
 
 use super::file;
@@ -39,6 +39,9 @@ pub(crate) struct KnownSpace {
     /// An invitation that was not used yet, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     invitation: Option<String>,
+    /// The nodes that gave it: they act for the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) invited_by: Vec<EndpointId>,
 }
 
 impl KnownSpace {
@@ -136,10 +139,13 @@ impl KnownSpaces {
         }
     }
 
-    /// Forgets an invitation that was taken.
-    pub(crate) fn used_invitation(&mut self, id: SpaceId) {
-        if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id) {
+    /// Forgets an invitation that was taken, or never will be; a newer one stays.
+    pub(crate) fn forget_invitation(&mut self, id: SpaceId, invitation: &[u8]) {
+        if let Some(space) = self.spaces.iter_mut().find(|space| space.id == id)
+            && space.invitation().is_some_and(|kept| kept == invitation)
+        {
             space.invitation = None;
+            space.invited_by.clear();
         }
     }
 
@@ -220,6 +226,7 @@ impl KnownSpaces {
             topic_secret: None,
             owner_log: OwnerLog::default(),
             invitation: None,
+            invited_by: Vec::new(),
         });
         let index = self.spaces.len() - 1;
         Ok(&self.spaces[index])
@@ -259,6 +266,7 @@ impl KnownSpaces {
         space.peers.splice(0..0, ticket.peers.iter().cloned());
         if let Some(invitation) = &ticket.invitation {
             space.invitation = Some(HEXLOWER.encode(invitation));
+            space.invited_by = ticket.peers.iter().map(|peer| peer.id).collect();
         }
         if ticket.topic_secret.is_some() {
             space.topic_secret.clone_from(&ticket.topic_secret);
@@ -378,6 +386,27 @@ mod tests {
         assert_eq!(again.spaces[0].topic_secret, secret);
         assert_eq!(again.spaces[1].topic_secret, None);
         assert!(!format!("{again:?}").contains("205"));
+    }
+
+    #[test]
+    fn an_invitation_is_forgotten_alone_and_not_one_that_came_meanwhile() {
+        let mut spaces = KnownSpaces::default();
+        let id = SpaceId::from_bytes([1; 32]);
+        let mut invited = ticket(1, 1);
+        for invitation in [[1], [2]] {
+            invited.invitation = Some(invitation.into());
+            spaces.join(&invited, None).unwrap();
+        }
+        // A ticket without one brings peers that gave none.
+        spaces.join(&ticket(1, 2), None).unwrap();
+        let text = serde_json::to_string(&spaces).unwrap();
+        let mut spaces: KnownSpaces = serde_json::from_str(&text).unwrap();
+        spaces.forget_invitation(id, &[1]);
+        let known = spaces.get(id).unwrap();
+        assert_eq!(known.invitation(), Some(vec![2]));
+        assert_eq!(known.invited_by, [invited.peers[0].id]);
+        spaces.forget_invitation(id, &[2]);
+        assert_eq!(spaces.get(id).unwrap().invitation(), None);
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl AccessPolicy for ServedToMembers {
         self.roster.trusts(remote, space)
     }
 
+    fn names(&self, remote: EndpointId) -> bool {
+        self.roster.names(remote)
+    }
+
     fn changes(&self) -> Changes {
         self.roster.changes()
     }

@@ -159,8 +159,6 @@ async fn a_live_space_follows_a_new_secret_whether_the_log_or_a_ticket_tells_it(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_is_done_is_reported_though_the_gossip_failed_afterwards() {
-    use crate::control::{self, Call, Request, Said};
-
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let (far_folder, space) = folder_with_space(&dirs[0], [1; 32]).await;
     let far = Host::open(&far_folder, &serving(false)).await.unwrap();
@@ -175,31 +173,8 @@ async fn a_sync_that_is_done_is_reported_though_the_gossip_failed_afterwards() {
     let host = Host::open(&folder, &role).await.unwrap();
     let network = host.0.network.as_ref().unwrap();
     network.live.as_ref().unwrap().stop().await;
-    let (said, mut replies) = remoc::rch::mpsc::channel();
     let peers = vec![far.addr().await.unwrap()];
-    let request = Request::Sync { space, peers };
-    let options = Vec::new();
-    let call = Call {
-        request,
-        options,
-        said,
-    };
-    let hearing = async {
-        let mut heard = String::new();
-        while let Ok(Some(said)) = replies.recv().await {
-            match said {
-                Said::Answer { json, .. } => {
-                    heard += if json.contains("complete") { "A" } else { "?" }
-                }
-                Said::Warning(text) => heard += if text.contains("gossip") { "W" } else { "?" },
-                Said::End(Ok(())) => heard += "E",
-                Said::End(Err(failure)) => heard += &failure.text,
-                _ => {}
-            }
-        }
-        heard
-    };
-    let (heard, ()) = tokio::join!(hearing, control::carry_out(&host, call));
+    let heard = told_by_sync(&host, space, peers, "gossip").await;
     assert_eq!(heard, "AWE");
     host.stop().await;
     far.stop().await;
@@ -225,4 +200,194 @@ async fn a_node_tells_the_options_apart_that_it_follows_anyway() {
         assert_eq!(host.without_effect(&[]), None);
         host.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_member_is_named_after_a_restart_and_finds_a_place_among_strangers() {
+    use headwater::{Roles, node_key};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, space) = folder_with_space(&dir, [1; 32]).await;
+    let key = folder.author_key("me").unwrap();
+    let endpoint = |seed| {
+        bind(
+            SecretKey::from_bytes(&[seed; 32]),
+            loopback(),
+            MemoryLookup::new(),
+        )
+    };
+    let member = endpoint(4).await.unwrap();
+    let offline = Host::open(&folder, &Role::Offline).await.unwrap();
+    let granting = offline.node().space(space);
+    let reader = node_key(member.id());
+    granting.grant(&key, reader, Roles::READ).await.unwrap();
+    offline.stop().await;
+    drop((offline, granting));
+
+    let mut limits = Limits::default();
+    limits.connections_total = 1;
+    let own = endpoint(3).await.unwrap();
+    let node = Headwater::builder()
+        .store(folder.store().unwrap())
+        .limits(limits)
+        .policy(ServedToMembers::new(Served::all()))
+        .spawn(own.clone());
+    let router = Router::builder(own.clone()).accept(ALPN, node).spawn();
+    let stranger = endpoint(5).await.unwrap();
+    // It keeps its connection, which has the only place.
+    let crowd = Headwater::builder().spawn(stranger);
+    let refused = crowd.space(SpaceId::from_bytes([9; 32]));
+    refused.sync_with(own.addr()).await.unwrap_err();
+
+    let guest = Headwater::builder().spawn(member);
+    let report = guest.space(space).sync_with(own.addr()).await.unwrap();
+    assert!(report.events > 0);
+    for node in [guest, crowd] {
+        node.shutdown().await;
+    }
+    router.shutdown().await.unwrap();
+}
+
+/// A node that turns its first caller away.
+#[derive(Debug)]
+struct BusyAtFirst {
+    node: Headwater,
+    calls: std::sync::atomic::AtomicUsize,
+}
+
+impl iroh::protocol::ProtocolHandler for BusyAtFirst {
+    async fn accept(
+        &self,
+        connection: iroh::endpoint::Connection,
+    ) -> Result<(), iroh::protocol::AcceptError> {
+        use std::sync::atomic::Ordering;
+
+        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            let code = headwater::CloseCode::TooManyConnections.code();
+            connection.close(u32::try_from(code).unwrap().into(), b"");
+            return Ok(());
+        }
+        self.node.accept(connection).await
+    }
+}
+
+/// What a sync of `space` tells, a letter each: an answer, a warning in which the word stands, the end.
+async fn told_by_sync(host: &Host, space: SpaceId, peers: Vec<EndpointAddr>, word: &str) -> String {
+    use crate::control::{self, Call, Request, Said};
+
+    let (said, mut replies) = remoc::rch::mpsc::channel();
+    let call = Call {
+        request: Request::Sync { space, peers },
+        options: Vec::new(),
+        said,
+    };
+    let hearing = async {
+        let mut heard = String::new();
+        while let Ok(Some(said)) = replies.recv().await {
+            match said {
+                Said::Answer { json, .. } => {
+                    heard += if json.contains("complete") { "A" } else { "?" }
+                }
+                Said::Warning(text) if text.contains(word) => heard += "W",
+                Said::Warning(text) => heard += &text,
+                Said::End(Ok(())) => heard += "E",
+                Said::End(Err(failure)) => heard += &failure.text,
+                _ => {}
+            }
+        }
+        heard
+    };
+    let (heard, ()) = tokio::join!(hearing, control::carry_out(host, call));
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_asked_for_again_while_the_peer_is_busy() {
+    use headwater::{AuthorSecret, Roles};
+
+    let key = SecretKey::from_bytes(&[3; 32]);
+    let endpoint = bind(key, loopback(), MemoryLookup::new()).await.unwrap();
+    let far = Headwater::builder().spawn(endpoint.clone());
+    let busy = BusyAtFirst {
+        node: far.clone(),
+        calls: 0.into(),
+    };
+    let router = Router::builder(endpoint.clone()).accept(ALPN, busy).spawn();
+    let owner = AuthorSecret::from_bytes([7; 32]);
+    let space = far.create_space(&owner).await.unwrap();
+    far.act_for(&owner);
+    let invitation = space.invite(&owner, Roles::READ, Duration::from_hours(1));
+    let invitation = invitation.await.unwrap().to_bytes();
+
+    let dir = tempfile::tempdir().unwrap();
+    let (host, peers) = joined(&dir, space.id(), &endpoint, invitation).await;
+    let told = told_by_sync(&host, space.id(), peers, "busy").await;
+    assert_eq!(told, "AE");
+    let known = host.folder().spaces().unwrap();
+    assert_eq!(known.get(space.id()).unwrap().invitation(), None);
+    host.stop().await;
+    router.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_kept_until_it_expires_or_the_node_that_gave_it_refuses_it() {
+    use headwater::{AuthorSecret, Invitation, Open, Roles, now_ms};
+
+    let bound = |seed| {
+        bind(
+            SecretKey::from_bytes(&[seed; 32]),
+            loopback(),
+            MemoryLookup::new(),
+        )
+    };
+    let (endpoint, inviter) = (bound(3).await.unwrap(), bound(4).await.unwrap());
+    let far = Headwater::builder().policy(Open).spawn(endpoint.clone());
+    let router = Router::builder(endpoint.clone())
+        .accept(ALPN, far.clone())
+        .spawn();
+    let owner = AuthorSecret::from_bytes([7; 32]);
+    let space = far.create_space(&owner).await.unwrap().id();
+    let sign = |expires_ms| {
+        let one_use = AuthorSecret::from_bytes([9; 32]);
+        Invitation::sign(&owner, space, Roles::WRITE, expires_ms, one_use).to_bytes()
+    };
+    let later = now_ms() + 3_600_000;
+    // Who gave it, until when, what is told by two syncs with a node that does not act for the owner.
+    for (by, expires_ms, word, told) in [
+        (&inviter, later, "is kept", ["WAE", "WAE"]),
+        (&inviter, 1, "has expired and is forgotten", ["WAE", "AE"]),
+        (&endpoint, later, "refused and is forgotten", ["WAE", "AE"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, _) = joined(&dir, space, by, sign(expires_ms)).await;
+        for expected in told {
+            let peers = vec![endpoint.addr()];
+            assert_eq!(told_by_sync(&host, space, peers, word).await, expected);
+        }
+        host.stop().await;
+    }
+    router.shutdown().await.unwrap();
+    inviter.close().await;
+}
+
+/// A host on a new folder that knows of an invitation from `by`, and how that one is reached.
+async fn joined(
+    dir: &tempfile::TempDir,
+    space: SpaceId,
+    by: &Endpoint,
+    invitation: Vec<u8>,
+) -> (Host, Vec<EndpointAddr>) {
+    let (folder, _) = DataFolder::init(dir.path().to_owned()).unwrap();
+    let peers = vec![by.addr()];
+    let ticket = crate::ticket::SpaceTicket {
+        space,
+        topic_secret: None,
+        peers: peers.clone(),
+        invitation: Some(invitation),
+    };
+    let joining = folder.change_spaces(|spaces| spaces.join(&ticket, Some("notes")).map(|_| ()));
+    joining.unwrap();
+    let net = loopback();
+    let host = Host::open(&folder, &Role::Dial { net, space }).await;
+    (host.unwrap(), peers)
 }

@@ -74,7 +74,7 @@ fn a_revoked_writer_is_cut_off_and_a_granted_one_is_back() {
     a.fails(&["space", "grant", "notes", "b", "read"], 2);
 }
 
-/// The warnings that a command that fails with this code gives before it does.
+/// The warnings that a command gives that ends with this code.
 fn warned(node: &Node, words: &[&str], code: i32) -> Vec<String> {
     let output = node.run(words);
     assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -101,6 +101,11 @@ fn an_invite_that_is_refused_is_named_with_what_to_do() {
     b.json(&["sync", "notes"]);
     let said = warned(&c, &["sync", "notes"], 5);
     assert!(said[0].contains("used") && said[0].contains("a new one"));
+    assert_eq!(
+        warned(&c, &["sync", "notes"], 5),
+        [""; 0],
+        "it is forgotten"
+    );
 
     // Its key stands beside the ticket, and cancels it.
     let cancelled = invite();
@@ -112,6 +117,12 @@ fn an_invite_that_is_refused_is_named_with_what_to_do() {
     let good = invite();
     let ticket = good["ticket"].as_str().unwrap();
     assert_eq!(c.json(&["sync", ticket])["outcome"], "complete");
+
+    // Nor is it silent where the space is held, and something else was to be granted.
+    let ticket = used["ticket"].as_str().unwrap();
+    let said = warned(&c, &["sync", ticket], 0);
+    assert!(said[0].contains("(read+write)"), "{said:?}");
+    assert_eq!(warned(&c, &["sync", "notes"], 0), [""; 0]);
     let never = a.run(&["space", "invite", "notes", "--hours", "0"]);
     assert_eq!(never.status.code(), Some(2));
 }

@@ -18,6 +18,7 @@ mod moving;
 mod old;
 mod receive;
 mod send;
+mod taken;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +30,7 @@ use headwater::{
     Growth, LogGrowth, Space, SyncError, SyncHandle, SyncOptions, SyncOutcome, SyncReport,
 };
 use headwater_proto::announcer::{Announcer, AnnouncerOutput, Grown, PeerId, PullEnded};
-use headwater_wire::{AuthorId, HeadsDigest};
+use headwater_wire::{AuthorId, HeadsDigest, Truncation};
 use iroh::{EndpointAddr, EndpointId, SecretKey};
 use iroh_gossip::TopicId;
 use n0_future::{FuturesUnordered, StreamExt, boxed::BoxFuture, future::poll_once, time};
@@ -427,6 +428,9 @@ impl Driver {
                 held.push((author, record.entry.head.seq));
             }
         }
+        let wanted = self.shared.announcer(|it, _| it.wanted(peer_id(peer)));
+        let report = end.as_ref().ok().and_then(|end| end.as_ref().ok());
+        let not_taken = taken::not_taken(&self.space, wanted, report).await;
         let digest = self.read_digest().await;
         let ended = match end {
             Ok(end) => self.judge(peer, end, digest),
@@ -444,6 +448,7 @@ impl Driver {
         let grew = self.shared.announcer(|it, now| {
             let before = count(it);
             it.handle_held(held);
+            it.handle_not_taken(&not_taken);
             it.handle_pull_ended(peer_id(peer), ended, now);
             let after = count(it);
             [after[0] - before[0], after[1] - before[1]]
@@ -464,6 +469,20 @@ impl Driver {
                 self.metrics.events_pulled.inc_by(report.events);
                 if report.events > 0 {
                     self.metrics.pulls_with_events.inc();
+                }
+                let refused = report.over_quota_authors > 0 || report.unaccepted_authors > 0;
+                let of_others = match report.outcome {
+                    SyncOutcome::Complete => refused,
+                    SyncOutcome::Truncated(Truncation::OverQuota { .. }) => true,
+                    SyncOutcome::Truncated(_) => false,
+                };
+                if of_others && !report.ended_early {
+                    self.metrics.pulls_truncated.inc();
+                    debug!(%peer, outcome = ?report.outcome, "pulled, but for what is not stored");
+                    return PullEnded::Taken {
+                        digest,
+                        events: report.events,
+                    };
                 }
                 if report.events == 0 && report.refused_bytes > 0 {
                     self.metrics.pulls_truncated.inc();

@@ -150,6 +150,8 @@ impl Log {
     }
 
     async fn apply(self, inner: Arc<Inner>, runs: Vec<Run>) -> Result<Answer, SyncError> {
+        let sizes = runs.iter().map(|run| run.as_bytes().len() as u64);
+        let sizes: Vec<_> = sizes.collect();
         let verified = match apply::verify(Arc::clone(&inner), self.space, runs).await {
             Ok(verified) => verified,
             Err(invalid) => return Ok(Answer::InvalidRun(invalid)),
@@ -163,7 +165,10 @@ impl Log {
             .map_err(SyncError::Store)?;
         let applied = heads.into_iter().zip(outcomes);
         let applied = applied.map(|(head, outcome)| AppliedRun { head, outcome });
-        Ok(Answer::Applied(applied.collect()))
+        let applied: Vec<_> = applied.collect();
+        // What is not stored now is not asked for by the next sync.
+        inner.left_out.note(self.space, &applied, &sizes);
+        Ok(Answer::Applied(applied))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use headwater_proto::{
     Fork, SyncEnd,
-    fork::{ForkAsker, ForkAskerConfig, ForkEnd},
+    fork::{ForkAsker, ForkAskerConfig, ForkEnd, Unstored},
 };
 use headwater_wire::{Acceptance, AuthorId, Blame, CloseCode, SpaceId, SyncOutcome, Truncation};
 use iroh::EndpointId;
@@ -48,8 +48,11 @@ pub(crate) struct Repairs {
     running: FuturesUnordered<Repairing>,
     /// All that were taken on, with what came of it.
     known: BTreeMap<AuthorId, Option<ForkEnd>>,
-    /// Those among them whose forks do not matter here, as nothing of theirs is accepted.
+    /// Those among them of whom something is not accepted here. If nothing is, their forks do not
+    /// matter.
     unaccepted: BTreeSet<AuthorId>,
+    /// Those among them of whom something is missing because of a quota.
+    over_quota: BTreeSet<AuthorId>,
 }
 
 impl Repairs {
@@ -62,6 +65,7 @@ impl Repairs {
             running: FuturesUnordered::new(),
             known: BTreeMap::new(),
             unaccepted: BTreeSet::new(),
+            over_quota: BTreeSet::new(),
         }
     }
 
@@ -73,9 +77,14 @@ impl Repairs {
         }
     }
 
-    /// How many were left out here as well, because nothing of theirs is accepted.
+    /// Of how many something is not accepted.
     pub(crate) fn unaccepted(&self) -> u64 {
         self.unaccepted.len() as u64
+    }
+
+    /// Of whom something below the cut is missing because of a quota, ascending.
+    pub(crate) fn over_quota(&self) -> impl Iterator<Item = &AuthorId> {
+        self.over_quota.iter()
     }
 
     /// Whether all were seen to.
@@ -106,6 +115,15 @@ impl Repairs {
                     self.inner.metrics.forks_repaired.inc();
                 } else if self.inner.policy.accepts(self.space, author) == Acceptance::Nothing {
                     self.unaccepted.insert(author);
+                }
+                match end.unstored {
+                    Some(Unstored::NotAccepted) => {
+                        self.unaccepted.insert(author);
+                    }
+                    Some(Unstored::OverQuota) => {
+                        self.over_quota.insert(author);
+                    }
+                    None => {}
                 }
                 self.known.insert(author, Some(end));
                 Ok(())
@@ -158,8 +176,9 @@ impl Repairs {
             .iter()
             .map(|fork| self.forked_author(fork))
             .collect();
-        let repaired = forks.iter().filter(|fork| fork.repaired).count();
-        let settled = (repaired + self.unaccepted.len()) as u64;
+        let is_settled =
+            |fork: &&ForkedAuthor| fork.repaired || self.unaccepted.contains(&fork.author);
+        let settled = forks.iter().filter(is_settled).count() as u64;
         let outcome = match (end.outcome, end.forked_authors.saturating_sub(settled)) {
             (SyncOutcome::Truncated(Truncation::Forked { .. }), 0) => SyncOutcome::Complete,
             (SyncOutcome::Truncated(Truncation::Forked { .. }), authors) => {
@@ -212,6 +231,7 @@ async fn repair(
         request_id: inner.next_request_id(),
         space,
         author,
+        unwanted: unwanted(&inner, space, author),
         limits: inner.limits.session.clone(),
     };
     let session = Session::Asker(Box::new(ForkAsker::new(config, Duration::ZERO)));
@@ -222,10 +242,25 @@ async fn repair(
         is_asked: false,
     };
     let end = drive(&inner, log, session, &mut reader, &mut writer, || ()).await;
-    if let Err(error) = &end {
-        let code: CloseCode = error.close_code();
-        reader.stop(code);
-        writer.reset(code);
+    match &end {
+        // The peer may be at sending what is not stored.
+        Ok(end) if end.unstored.is_some() => reader.stop(CloseCode::Cancelled),
+        Ok(_) => {}
+        Err(error) => {
+            let code: CloseCode = error.close_code();
+            reader.stop(code);
+            writer.reset(code);
+        }
     }
     end
+}
+
+/// Why nothing more of an author would be stored, if an earlier sync found out that it is so.
+fn unwanted(inner: &Inner, space: SpaceId, author: AuthorId) -> Option<Unstored> {
+    let except = inner.left_out.of(space, &*inner.policy);
+    if except.over_quota.contains(&author) {
+        return Some(Unstored::OverQuota);
+    }
+    let is_left_out = except.authors.contains(&author);
+    is_left_out.then_some(Unstored::NotAccepted)
 }

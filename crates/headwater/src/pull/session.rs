@@ -1,6 +1,6 @@
 //! One request on a stream, to the end of its session.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use headwater_proto::{
     AppliedRun, HeadRecord, HeadsPage, LocalClock, Requester, RequesterConfig, RequesterOutput,
@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::{
     Pull, at,
-    behind::{Behind, Next},
+    behind::{Behind, Next, Seen},
 };
 use crate::{
     apply::{Applier, ApplyError},
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) reader: FrameReader,
     pub(super) writer: FrameWriter,
     applier: Applier,
+    /// The bytes of each run, of the lists the applier has not answered about.
+    sizes: VecDeque<Vec<u64>>,
     started: Instant,
     queries: Queries<Answer>,
     transfer: Transfer,
@@ -89,25 +91,28 @@ impl Pull<'_> {
             digest: held.digest,
             authors: held.authors,
         });
+        // Before the policy is asked: a change in between is seen later.
+        let changes = Seen::now(inner.policy.changes());
         let except = inner.left_out.of(space, &*inner.policy);
-        let is_over = |author: &AuthorId| except.over_quota.binary_search(author).is_ok();
-        let unaccepted = except.authors.iter().copied();
-        let unaccepted = unaccepted.filter(|author| !is_over(author));
         let (policy, after) = (Arc::clone(&inner.policy), inner.limits.catch_up_after);
-        let behind = Behind::new(space, policy, unaccepted, after);
+        let behind = Behind::new(space, policy, changes, except.unaccepted, after);
+        let mut limits = inner.limits.session.clone();
+        let usual = limits.max_refused_bytes;
+        limits.max_refused_bytes = inner.left_out.allowance(space, peer, usual);
         let config = RequesterConfig {
             request_id: inner.next_request_id(),
             space,
             budget: self.options.budget,
             except: except.authors,
             live: self.options.live,
-            limits: inner.limits.session.clone(),
+            limits,
         };
         Ok(Session {
             session: Requester::new(config, clock, Duration::ZERO).with_provider(node_key(peer)),
             reader: FrameReader::new(recv, Arc::clone(&inner.metrics)),
             writer: FrameWriter::new(send, Arc::clone(&inner.metrics), &inner.limits),
             applier: Applier::spawn(Arc::clone(inner), space, peer),
+            sizes: VecDeque::new(),
             started: Instant::now(),
             queries: Queries::new(),
             transfer: Transfer::default(),
@@ -173,6 +178,8 @@ impl Pull<'_> {
                 }
                 RequesterOutput::Apply(runs) => {
                     let live = running.is_live();
+                    let sizes = runs.iter().map(|run| run.as_bytes().len() as u64);
+                    running.sizes.push_back(sizes.collect());
                     running.applier.push(runs, live);
                 }
                 RequesterOutput::Progress(progress) => {
@@ -180,7 +187,7 @@ impl Pull<'_> {
                 }
                 RequesterOutput::HistoryComplete(end) => {
                     running.complete_at = Some(running.now());
-                    running.note_answer(self.inner, &end);
+                    self.note_end(running, &end);
                     running.add_repairs(&end);
                     running.unreported = Some(Box::new(end));
                     self.report_history(running);
@@ -189,7 +196,7 @@ impl Pull<'_> {
                     let now = running.now();
                     if running.complete_at.is_none() {
                         running.complete_at = Some(now);
-                        running.note_answer(self.inner, &end);
+                        self.note_end(running, &end);
                     }
                     return Ok(Some(end));
                 }
@@ -197,6 +204,15 @@ impl Pull<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Takes note of how the history ended.
+    fn note_end(&self, running: &mut Session, end: &SyncEnd) {
+        let peer = self.in_use.link.connection.remote_id();
+        let was_cut = running.session.is_cut();
+        let left_out = &self.inner.left_out;
+        left_out.note_end(self.space, peer, was_cut, end);
+        running.note_answer(self.inner, end);
     }
 
     /// Waits for the next thing to happen, and tells the session.
@@ -211,6 +227,7 @@ impl Pull<'_> {
             reader,
             writer,
             applier,
+            sizes,
             queries,
             repairs,
             behind,
@@ -236,8 +253,9 @@ impl Pull<'_> {
             applied = applier.next() => match applied {
                 Ok(applied) => {
                     behind.note(&applied);
+                    let sizes = sizes.pop_front().unwrap_or_default();
                     if !is_live {
-                        self.inner.left_out.note(self.space, &applied);
+                        self.inner.left_out.note(self.space, &applied, &sizes);
                     }
                     if is_live {
                         // It is cut here: the peer had better know as well.
@@ -349,6 +367,11 @@ impl Session {
     /// Whether the history is behind it, and the live part goes on.
     fn is_live(&self) -> bool {
         self.history.is_some() || self.unreported.is_some()
+    }
+
+    /// Whether the history was ended from here, for all that is not stored of it.
+    pub(super) fn ended_early(&self) -> bool {
+        self.session.is_cut()
     }
 
     /// Lays the answer beside those before it.

@@ -49,12 +49,18 @@
 //! # Pulling
 //!
 //! One pull at a time, after a random wait, from whoever has the fewest broken promises and failed
-//! pulls, then the most of what is wanted, then by chance.
+//! pulls, then the most of what is wanted, then by chance. Every second one is from whoever has waited
+//! longest, neighbours and those that answered before first: an endless supply of newcomers that
+//! promise more takes half of the turns, never all.
 //!
 //! What somebody far away announced is first asked of the neighbour that delivered it. On the way
 //! an announcement took, everybody is so served by the one before, and nobody is asked by all:
 //! 999 nodes that pull from one sender are what gossip is there to avoid. Only when the neighbour
 //! did not bring it, [`relay_tries`](AnnouncerConfig::relay_tries) times, the sender is asked.
+//!
+//! What is above a quota of ours, or not accepted, no peer can bring: the driver
+//! [says so](Announcer::handle_not_taken), it is wanted no more, and a pull without it is as good as
+//! complete. Otherwise one author above its quota would make every peer look as if it held back.
 //!
 //! A pull that failed makes its peer rest, twice as long each time, and the next provider is asked
 //! at once. Both that and the standing below are forgotten as pulls succeed: claims are hints, and no
@@ -169,6 +175,8 @@ pub struct Announcer {
     pulls: BTreeMap<PeerId, UnderWay>,
     /// Something was missed, nobody knows what: pull from any neighbour, from then on.
     catch_up: Option<Duration>,
+    /// Whether the next pull is from whoever waits longest, and not from whom most is wanted.
+    longest_waits: bool,
     counters: AnnouncerCounters,
     outputs: VecDeque<AnnouncerOutput>,
 }
@@ -188,6 +196,7 @@ impl Announcer {
             peers: Peers::default(),
             pulls: BTreeMap::new(),
             catch_up: None,
+            longest_waits: false,
             counters: AnnouncerCounters::default(),
             outputs: VecDeque::new(),
             config,
@@ -323,6 +332,27 @@ impl Announcer {
     pub fn handle_held(&mut self, heads: Vec<(AuthorId, u64)>) {
         for (author, seq) in heads {
             self.came(Sought::Head(author), seq, None);
+        }
+    }
+
+    /// Of these authors nothing above a seq is stored here, whoever brings it; without one, nothing
+    /// at all, and no proof either. It is wanted no more, and nobody owes it. To be reported before
+    /// the end of a pull, after [`Announcer::handle_held`].
+    pub fn handle_not_taken(&mut self, authors: &[(AuthorId, Option<u64>)]) {
+        for &(author, through) in authors {
+            let head = Sought::Head(author);
+            self.take_through(head, through.unwrap_or(0));
+            if through.is_none() {
+                self.take_through(Sought::Cut(author), 0);
+            }
+        }
+    }
+
+    fn take_through(&mut self, sought: Sought, seq: u64) {
+        self.wants.cap(sought, seq);
+        self.owed.cap(sought, seq);
+        for pull in self.pulls.values_mut() {
+            pull.expect_through(sought, seq);
         }
     }
 

@@ -93,8 +93,16 @@ pub enum PullEnded {
         /// How many events were stored.
         events: u64,
     },
-    /// It ended well, but not all came: a budget, a fork or stubs were in the way, or a quota of ours,
-    /// or nothing came that we store.
+    /// We hold all the peer held when the pull began, but for authors of whom nothing more is stored
+    /// here, whatever peer brings it: see [`handle_not_taken`](super::Announcer::handle_not_taken).
+    Taken {
+        /// The digest over our heads afterwards.
+        digest: HeadsDigest,
+        /// How many events were stored.
+        events: u64,
+    },
+    /// It ended well, but not all came: a budget, a fork or stubs were in the way, or it was ended
+    /// for too much that is not stored here.
     Truncated,
     /// It broke off, or never began.
     Failed,
@@ -127,7 +135,8 @@ pub enum AnnouncerOutput {
         /// The provider.
         peer: PeerId,
     },
-    /// We hold all that this peer held a moment ago.
+    /// We hold all that this peer held a moment ago, as far as it is stored here: what is above a
+    /// quota of ours, or not accepted, is not waited for.
     HistorySynced {
         /// Who.
         provider: PeerId,

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use headwater_wire::HeadsDigest;
 
-use super::{AnnouncerConfig, PeerId, PeerStanding, rng::Draws, standing::Standing};
+use super::{
+    AnnouncerConfig, PeerId, PeerStanding,
+    rng::Draws,
+    standing::{Standing, doubled},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -84,6 +88,15 @@ impl Peer {
     pub(super) fn cut_short(&mut self, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
         self.standing.cut_short = self.standing.cut_short.saturating_add(1);
         self.back_off(self.standing.cut_short, now, config, draws);
+    }
+
+    /// A pull brought nothing, as what differs is not stored here. It goes on to differ: its digests
+    /// are compared ever less often, and what it announces is asked for as before.
+    pub(super) fn differs_for_good(&mut self, now: Duration, config: &AnnouncerConfig) {
+        self.standing.in_vain = self.standing.in_vain.saturating_add(1);
+        let pause = doubled(config.trickle.i_min, self.standing.in_vain);
+        let until = now.saturating_add(pause.min(config.backoff_cap));
+        self.compared_until = self.compared_until.max(until);
     }
 
     /// Twice as long each time, up to the cap, less up to a half by chance.

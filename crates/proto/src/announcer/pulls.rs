@@ -1,6 +1,6 @@
 //! Who is pulled from, when, and what is learned from how it ended.
 
-use core::{cmp::Reverse, time::Duration};
+use core::time::Duration;
 use std::collections::BTreeSet;
 
 use headwater_wire::HeadsDigest;
@@ -39,6 +39,12 @@ pub(super) struct UnderWay {
 impl UnderWay {
     pub(super) fn moved(&mut self, now: Duration) {
         self.moved = self.moved.max(now);
+    }
+
+    /// No more than through `seq` is stored here: it is not judged by what is above.
+    pub(super) fn expect_through(&mut self, sought: Sought, seq: u64) {
+        self.expected
+            .retain(|(expected, at, _)| *expected != sought || *at <= seq);
     }
 
     fn has_moved(&self) -> bool {
@@ -287,10 +293,12 @@ impl Announcer {
         }
     }
 
-    /// Of all who may be asked now: fewest demerits, then most wanted from, then by chance.
+    /// Of all who may be asked now: fewest demerits, then most wanted from, then by chance. Every other
+    /// time, of neighbours and those that answered before, else of the others, who is due longest: how
+    /// much is wanted of somebody is what others say.
     fn choose(&mut self, now: Duration) -> Option<PeerId> {
         let catches_up = self.awaited_pulls() == 0 && self.catch_up.is_some_and(|at| at <= now);
-        let mut best = None;
+        let (mut best, mut had_choice) = (None, false);
         for (id, peer) in self.peers.iter_mut() {
             if self.pulls.contains_key(&id) || peer.rests_until > now {
                 continue;
@@ -306,11 +314,23 @@ impl Announcer {
                 peer.due = None;
                 continue;
             }
-            let rank = (peer.demerits(), Reverse(wanted), self.draws.next());
+            let rank = if self.longest_waits {
+                let known = peer.neighbor || peer.standing.has_answered();
+                let first = known && !peer.standing.caught;
+                let since = [peer.due, peer.check].into_iter().flatten().min();
+                let waits = since.map_or(u128::MAX, |since| since.as_nanos());
+                (u32::from(!first), waits, self.draws.next())
+            } else {
+                let most = u128::MAX - wanted as u128;
+                (peer.demerits(), most, self.draws.next())
+            };
+            had_choice |= best.is_some();
             if best.as_ref().is_none_or(|(least, _)| rank < *least) {
                 best = Some((rank, id));
             }
         }
+        // Who was alone had no turn to give.
+        self.longest_waits ^= had_choice;
         best.map(|(_, id)| id)
     }
 
@@ -321,7 +341,7 @@ impl Announcer {
             ended => ended,
         };
         match ended {
-            PullEnded::Complete { digest, events: _ } => {
+            PullEnded::Complete { digest, .. } | PullEnded::Taken { digest, .. } => {
                 self.change_digest(digest, now);
                 self.catch_up = None;
                 self.judge_promises(id, &pull, now);
@@ -329,14 +349,25 @@ impl Announcer {
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.check = None;
                     peer.settled = peer.neighbor;
+                    match ended {
+                        PullEnded::Taken { events: 0, .. } => {
+                            peer.differs_for_good(now, &self.config);
+                        }
+                        _ => peer.standing.in_vain = 0,
+                    }
                 }
                 self.report_synced(id);
             }
             PullEnded::Truncated => {
                 self.catch_up = None;
+                let lacks = |&(sought, seq, _): &_| self.wants.lacks(sought, seq, id).is_some();
+                let helped = !pull.expected.iter().all(lacks);
                 self.count_tries(id, &pull, now);
                 if let Some(peer) = self.peers.get_mut(id) {
                     (peer.difference, peer.check) = (None, None);
+                    if helped {
+                        peer.standing.cut_short = 0;
+                    }
                     peer.cut_short(now, &self.config, &mut self.draws);
                 }
             }

@@ -74,6 +74,8 @@ pub(super) struct Standing {
     pub(super) failures: u32,
     /// Pulls in a row that did not bring all, and did not fail either.
     pub(super) cut_short: u32,
+    /// Pulls in a row that brought nothing, as what the peer has beside is not stored here.
+    pub(super) in_vain: u32,
     /// Contradictions in a row of which no proof came.
     unproven: u32,
     /// It said something that contradicts us, and a pull is to show what.
@@ -83,6 +85,11 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// Whether a pull from it came to an end before.
+    pub(super) fn has_answered(&self) -> bool {
+        self.counters.pulls > self.counters.pulls_failed
+    }
+
     /// How far behind others it ranks.
     pub(super) fn demerits(&self) -> u32 {
         let caught = if self.caught { FOR_CAUGHT } else { 0 };
@@ -157,7 +164,7 @@ impl Standing {
 }
 
 /// `times` times twice as long.
-fn doubled(first: Duration, times: u32) -> Duration {
+pub(super) fn doubled(first: Duration, times: u32) -> Duration {
     first.saturating_mul(1 << times.min(31))
 }
 
@@ -201,6 +208,12 @@ impl Owed {
             self.seqs.remove(&(sought, *peer));
         }
         came
+    }
+
+    /// What is above `seq` nobody could bring.
+    pub(super) fn cap(&mut self, sought: Sought, seq: u64) {
+        self.seqs
+            .retain(|(owed, _), at| *owed != sought || *at <= seq);
     }
 
     #[cfg(test)]

@@ -226,6 +226,21 @@ impl Wants {
         }
     }
 
+    /// No more than through `seq` is stored here, whoever brings it.
+    pub(super) fn cap(&mut self, sought: Sought, seq: u64) {
+        let Some(want) = self.wants.get_mut(&sought) else {
+            return;
+        };
+        if want.held >= seq {
+            self.remove(sought);
+            return;
+        }
+        want.seq = want.seq.min(seq);
+        for provider in &mut want.providers {
+            provider.seq = provider.seq.min(seq);
+        }
+    }
+
     /// Whether what a pull was to bring is still missing after it; and then whether the peer stands for
     /// more by now, by what it announced meanwhile.
     pub(super) fn lacks(&self, sought: Sought, seq: u64, peer: PeerId) -> Option<Missing> {

@@ -32,7 +32,8 @@ enum Phase {
     Verifying(u64, Origin),
     Cutting(Origin),
     AwaitProof(Box<Halves>),
-    AwaitRevoked,
+    /// Whether what lies below the cut was served: it is wanted once at most, and before.
+    AwaitRevoked(bool),
     /// Behind what the asker holds.
     AwaitEvidence(Receiving, Revoked),
     /// Whether more of it follows.
@@ -62,7 +63,7 @@ impl Phase {
             Self::ReadingBranch(..) => "reading its branch",
             Self::Verifying(..) | Self::Cutting(_) => "taking in a proof",
             Self::AwaitProof(_) => "awaiting a proof",
-            Self::AwaitRevoked => "awaiting what is revoked",
+            Self::AwaitRevoked(_) => "awaiting what is revoked",
             Self::AwaitEvidence(..) => "awaiting what shows it",
             Self::Absorbing(..) => "taking in what is revoked",
             Self::SendingEvidence(_) => "showing what is revoked",
@@ -116,7 +117,7 @@ impl ForkAnswerer {
                 | Phase::AwaitLocator
                 | Phase::AwaitBranch(_)
                 | Phase::AwaitProof(_)
-                | Phase::AwaitRevoked
+                | Phase::AwaitRevoked(_)
                 | Phase::AwaitEvidence(..)
                 | Phase::AwaitWant
         )
@@ -313,6 +314,7 @@ impl ForkAnswerer {
             };
             serve(want, runs, batch_bytes, side)
         });
+        let result = result.and_then(|()| self.after_peer_end());
         self.end_on_error(result)
     }
 
@@ -437,7 +439,7 @@ impl ForkAnswerer {
                     Told::Nothing | Told::Proof(_) => tell(side),
                 }
             }
-            (Phase::AwaitRevoked, Message::ForkRevoked(theirs), Some(_)) => {
+            (Phase::AwaitRevoked(_), Message::ForkRevoked(theirs), Some(_)) => {
                 let theirs = theirs.held.into_iter().collect();
                 Phase::AwaitEvidence(Receiving::default(), theirs)
             }
@@ -445,9 +447,11 @@ impl ForkAnswerer {
                 let max_bytes = self.limits.max_unapplied_bytes;
                 take_evidence(receiving, theirs, batch, max_bytes, side)?
             }
-            (Phase::AwaitWant, Message::ForkWant(want), Some(side)) => {
-                begin_serving(&want, batch_bytes, side)
-            }
+            (
+                Phase::AwaitWant | Phase::AwaitRevoked(false),
+                Message::ForkWant(want),
+                Some(side),
+            ) => begin_serving(&want, batch_bytes, side),
             (phase, message, _) => {
                 return Err(SessionError::OutOfPhase {
                     message: message.name(),
@@ -537,7 +541,7 @@ fn tell(side: &mut Side) -> Phase {
         return Phase::AwaitWant;
     }
     side.send_revoked();
-    Phase::AwaitRevoked
+    Phase::AwaitRevoked(false)
 }
 
 fn take_evidence(
@@ -563,7 +567,10 @@ fn take_evidence(
 fn send_evidence(mut sending: Sending, side: &mut Side) -> Phase {
     match sending.go_on(side) {
         Sent::Reading => Phase::SendingEvidence(sending),
-        Sent::All => Phase::AwaitWant,
+        Sent::All => {
+            side.finish();
+            Phase::Ended
+        }
     }
 }
 
@@ -591,6 +598,9 @@ fn serve_on(want: TailWant, batch_bytes: usize, side: &mut Side) -> Phase {
         more: false,
         runs: Vec::new(),
     });
+    if side.log.revoked.is_some() {
+        return Phase::AwaitRevoked(true);
+    }
     side.finish();
     Phase::Ended
 }

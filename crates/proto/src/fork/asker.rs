@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use headwater_wire::{
     AppendError, AuthorHead, AuthorId, ForkAnswer, ForkBranch, ForkLocator, ForkProof,
-    ForkProofError, ForkWant, Message, Run, RunError, SpaceId, SyncBatchV2, VerifiedForkProof,
+    ForkProofError, ForkWant, Message, Revoked, Run, RunError, SpaceId, SyncBatchV2,
+    VerifiedForkProof,
 };
 
 use super::{
-    ForkLog, ForkOutput, MAX_FORK_ROUNDS,
+    ForkLog, ForkOutput, MAX_FORK_ROUNDS, Unstored,
     halves::{Halves, Told},
     revoked::{Receiving, Sending, Sent},
     search::{Search, first_samples},
@@ -30,6 +31,9 @@ pub struct ForkAskerConfig {
     pub space: SpaceId,
     /// Whose log.
     pub author: AuthorId,
+    /// Why nothing more of it would be stored here, if that is known: it is compared and proven, and
+    /// what lies below the cut is not asked for.
+    pub unwanted: Option<Unstored>,
     /// Waits and buffers.
     pub limits: SessionLimits,
 }
@@ -47,11 +51,13 @@ enum Phase {
     Cutting(Origin),
     AwaitProof(Box<Halves>),
     AwaitRevoked,
+    AwaitRuns(Runs),
+    /// What shows now, behind what was fetched: it decides which revocations take something.
+    ReadingShown,
     SendingEvidence(Sending),
     AwaitEvidence(Receiving),
     /// Whether more of it follows.
     Absorbing(Receiving, bool),
-    AwaitRuns(Runs),
     Ended,
 }
 
@@ -73,14 +79,14 @@ struct Runs {
     backlog: VecDeque<Bytes>,
     is_applying: bool,
     more: bool,
-    /// Our store takes no more of it: the author forked below, or is accepted no further.
+    /// Our store takes no more of it: the author forked below.
     refused: bool,
 }
 
 impl Phase {
     fn name(&self) -> &'static str {
         match self {
-            Self::ReadingLog | Self::ReadingChain(_) => "looking up its log",
+            Self::ReadingLog | Self::ReadingChain(_) | Self::ReadingShown => "looking up its log",
             Self::AwaitAnswer(_) => "awaiting the answer to a locator",
             Self::ReadingBranch(_) => "reading its branch",
             Self::AwaitBranch(..) => "awaiting a branch",
@@ -105,6 +111,9 @@ pub struct ForkAsker {
     side: Side,
     search: Search,
     phase: Phase,
+    /// What the peer holds to be revoked above the cut, until it is shown what it lacks.
+    theirs: Option<Revoked>,
+    unwanted: Option<Unstored>,
     deadlines: Deadlines,
 }
 
@@ -120,6 +129,8 @@ impl ForkAsker {
             side,
             search: Search::default(),
             phase: Phase::ReadingLog,
+            theirs: None,
+            unwanted: config.unwanted,
         }
     }
 
@@ -167,12 +178,18 @@ impl ForkAsker {
     ///
     /// [`SessionError::StoreAnswer`] if it was not asked for.
     pub fn handle_log(&mut self, log: ForkLog) -> Result<(), SessionError> {
-        if !matches!(self.phase, Phase::ReadingLog) {
-            return self.end_on_error(Err(unfit("ReadLog")));
+        match self.phase {
+            Phase::ReadingLog => {
+                let seqs = first_samples(log.end.map_or(0, |end| end.seq));
+                self.side.begin(log);
+                self.sample(seqs);
+            }
+            Phase::ReadingShown => {
+                self.side.log = log;
+                self.show_revoked();
+            }
+            _ => return self.end_on_error(Err(unfit("ReadLog"))),
         }
-        let seqs = first_samples(log.end.map_or(0, |end| end.seq));
-        self.side.begin(log);
-        self.sample(seqs);
         Ok(())
     }
 
@@ -263,7 +280,7 @@ impl ForkAsker {
         self.deadlines.progress(now);
         match core::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Absorbing(receiving, true) => self.phase = Phase::AwaitEvidence(receiving),
-            Phase::Absorbing(_, false) => self.want(),
+            Phase::Absorbing(_, false) => self.finish(),
             _ => return self.end_on_error(Err(unfit("Absorb"))),
         }
         Ok(())
@@ -316,8 +333,8 @@ impl ForkAsker {
     /// [`SessionError::StreamEnded`] if it was not over.
     pub fn handle_stream_end(&mut self) -> Result<(), SessionError> {
         match &self.phase {
-            Phase::Ended => Ok(()),
-            Phase::AwaitRuns(runs) if !runs.more => Ok(()),
+            Phase::Ended | Phase::Absorbing(_, false) => Ok(()),
+            Phase::AwaitRuns(runs) if !runs.more && self.theirs.is_none() => Ok(()),
             early => {
                 let phase = early.name();
                 self.end_on_error(Err(SessionError::StreamEnded { phase }))
@@ -362,10 +379,9 @@ impl ForkAsker {
                 Ok(())
             }
             (Phase::AwaitRevoked, Message::ForkRevoked(theirs)) => {
-                self.side.send_revoked();
-                let theirs = theirs.held.into_iter().collect();
-                self.phase = Phase::SendingEvidence(Sending::to(&theirs, &self.side));
-                self.send_evidence();
+                // What lies below the cut comes first: only what takes something from it counts.
+                self.theirs = Some(theirs.held.into_iter().collect());
+                self.want();
                 Ok(())
             }
             (Phase::AwaitEvidence(_), Message::SyncBatchV2(batch)) => self.take_evidence(batch),
@@ -498,7 +514,7 @@ impl ForkAsker {
         let runs = receiving.take(batch, self.side.author, max_bytes)?;
         match (runs.is_empty(), more) {
             (true, true) => self.phase = Phase::AwaitEvidence(receiving),
-            (true, false) => self.want(),
+            (true, false) => self.finish(),
             (false, more) => {
                 self.side.push(ForkOutput::Absorb(runs));
                 self.phase = Phase::Absorbing(receiving, more);
@@ -507,15 +523,17 @@ impl ForkAsker {
         Ok(())
     }
 
-    /// Asks for what is not stored below the cut, or ends.
+    /// Asks for what is not stored below the cut, or goes on without.
     fn want(&mut self) {
         let stored = self.side.log.end.map_or(0, |end| end.seq);
         let fork = self.side.log.fork.as_ref();
-        let Some(through) = fork.and_then(|fork| fork.seq.checked_sub(1)) else {
-            return self.finish();
-        };
+        let through = fork.map_or(0, |fork| fork.seq.saturating_sub(1));
         if stored >= through {
-            return self.finish();
+            return self.show_revoked();
+        }
+        if self.unwanted.is_some() {
+            self.side.unstored = self.unwanted;
+            return self.show_revoked();
         }
         self.side.send(ForkWant {
             request_id: self.side.request_id,
@@ -530,6 +548,25 @@ impl ForkAsker {
             more: true,
             refused: false,
         });
+    }
+
+    /// Goes on behind what was fetched.
+    fn after_runs(&mut self) {
+        if self.theirs.is_none() {
+            return self.finish();
+        }
+        self.side.push(ForkOutput::ReadLog(self.side.author));
+        self.phase = Phase::ReadingShown;
+    }
+
+    /// Shows what the peer lacks of what is revoked above the cut, if it is the owner's log, or ends.
+    fn show_revoked(&mut self) {
+        let Some(theirs) = self.theirs.take() else {
+            return self.finish();
+        };
+        self.side.send_revoked();
+        self.phase = Phase::SendingEvidence(Sending::to(&theirs, &self.side));
+        self.send_evidence();
     }
 
     fn finish(&mut self) {
@@ -568,7 +605,7 @@ impl ForkAsker {
             runs.is_applying = true;
             self.side.push(ForkOutput::Apply(list));
         } else if !runs.more {
-            self.finish();
+            self.after_runs();
         }
         Ok(())
     }
@@ -584,15 +621,16 @@ impl ForkAsker {
             match &answer.outcome {
                 Ok(appended) => self.side.moved.add(appended.events, appended.payload_bytes),
                 Err(AppendError::Stale { .. }) => {}
-                Err(
-                    AppendError::Forked { .. }
-                    | AppendError::NotAccepted { .. }
-                    | AppendError::OverQuota { .. },
-                ) => {
-                    runs.refused = true;
+                Err(AppendError::Forked { .. }) => runs.refused = true,
+                // Nothing that follows is stored either, so the peer need not send it.
+                Err(AppendError::NotAccepted { .. }) => {
+                    self.side.unstored = Some(Unstored::NotAccepted);
+                }
+                Err(AppendError::OverQuota { .. }) => {
+                    self.side.unstored = Some(Unstored::OverQuota);
                 }
                 // What follows cannot fit either.
-                Err(_) if runs.refused => {}
+                Err(_) if runs.refused || self.side.unstored.is_some() => {}
                 Err(error) => {
                     return Err(SessionError::RunRefused {
                         author: self.side.author,
@@ -600,6 +638,10 @@ impl ForkAsker {
                     });
                 }
             }
+        }
+        if self.side.unstored.is_some() {
+            self.finish();
+            return Ok(());
         }
         self.apply_on()
     }

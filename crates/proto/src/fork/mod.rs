@@ -9,11 +9,11 @@
 //!                                            ◀── ForkBranch: theirs
 //!   ForkBranch ×2: the lowest proof, none    ──▶
 //!                                            ◀── ForkBranch ×2, none
-//!                                            ◀── ForkRevoked       of the space's owner alone:
+//!                                            ◀── ForkRevoked       of the space's owner alone
+//!   ForkWant: what we lack below the cut     ──▶                    only if we lack any; else the end
+//!                                            ◀── SyncBatchV2 …      of the stream, but for the owner:
 //!   ForkRevoked, then the evidence           ──▶                    what is revoked above the cut,
 //!   the other's list lacks                   ◀── and the answerer's and what shows it
-//!   ForkWant: what we lack below the cut     ──▶                    or the end of the stream
-//!                                            ◀── SyncBatchV2 …
 //! ```
 //!
 //! Both are driven as the sessions of a sync are, see the [crate's front page](crate): after every
@@ -23,7 +23,9 @@
 //! not matter who asks.
 //!
 //! Invariant: what either side holds is bounded by a locator, four runs, a batch and, for the owner's
-//! log, two lists of what is revoked and as much evidence as may wait for the store; and an asker narrows its range with every locator, so that no answer keeps it going.
+//! log, two lists of what is revoked and as much evidence as may wait for the store; and an asker narrows
+//! its range with every locator, so that no answer keeps it going. What lies below the cut is stored
+//! before evidence is, which is kept only if it takes what is granted there.
 
 mod answerer;
 mod asker;
@@ -139,4 +141,16 @@ pub struct ForkEnd {
     pub events: u64,
     /// Their payload bytes.
     pub payload_bytes: u64,
+    /// Why something that lies below the cut is not stored here. The peer may be at sending it: tell it
+    /// to stop.
+    pub unstored: Option<Unstored>,
+}
+
+/// Why what lies below a cut is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unstored {
+    /// The roster accepts no more of the author.
+    NotAccepted,
+    /// It would be more than a quota allows.
+    OverQuota,
 }

@@ -7,7 +7,7 @@ use headwater_wire::{
     VerifiedForkProof,
 };
 
-use super::{ForkEnd, ForkLog, ForkOutput, KnownFork, halves::read_branch_at};
+use super::{ForkEnd, ForkLog, ForkOutput, KnownFork, Unstored, halves::read_branch_at};
 use crate::{SessionError, requester::Tally};
 
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Side {
     pub(super) parted_at: Option<u64>,
     pub(super) rounds: u32,
     pub(super) moved: Tally,
+    /// Why something below the cut is not stored here, if so.
+    pub(super) unstored: Option<Unstored>,
     pub(super) outputs: VecDeque<ForkOutput>,
 }
 
@@ -42,6 +44,7 @@ impl Side {
             parted_at: None,
             rounds: 0,
             moved: Tally::default(),
+            unstored: None,
             outputs: VecDeque::new(),
         }
     }
@@ -145,6 +148,7 @@ impl Side {
             rounds: self.rounds,
             events: self.moved.events,
             payload_bytes: self.moved.payload_bytes,
+            unstored: self.unstored,
         };
         self.push(ForkOutput::Finished(end));
     }

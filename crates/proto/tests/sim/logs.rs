@@ -9,8 +9,8 @@ use headwater_proto::{
 };
 use headwater_wire::{
     Admission, AppendError, AuthorHead, AuthorId, AuthorSecret, ClockEntry, EventDraft, EventId,
-    HeadsSummary, Revocation, Revoked, RevokedDigest, RosterState, Run, SpaceId, Subject,
-    VerifiedForkProof, VerifiedRun, admit, merge_runs, sign_genesis, sign_runs,
+    HeadsSummary, OverQuota, Revocation, Revoked, RevokedDigest, RosterState, Run, SpaceId,
+    Subject, VerifiedForkProof, VerifiedRun, admit, merge_runs, sign_genesis, sign_runs,
 };
 
 use crate::rng::Rng;
@@ -31,8 +31,10 @@ pub(crate) struct Logs {
     logs: BTreeMap<AuthorId, Vec<VerifiedRun>>,
     /// The lowest proof of each author who forked.
     proofs: BTreeMap<AuthorId, VerifiedForkProof>,
-    /// Runs of the owner's that are not stored: all that were ever taken in.
+    /// Runs of the owner's that are not stored and took something when they came.
     evidence: Vec<VerifiedRun>,
+    /// Most events stored of an author.
+    pub(crate) quota: Option<u64>,
     generation: u64,
 }
 
@@ -46,6 +48,7 @@ impl Logs {
             logs: BTreeMap::new(),
             proofs: BTreeMap::new(),
             evidence: Vec::new(),
+            quota: None,
             generation: 0,
         };
         logs.append(genesis).expect("a genesis starts a space");
@@ -113,6 +116,13 @@ impl Logs {
             Admission::Whole => run,
             Admission::Above(seq) => run.above(seq).expect("something is left"),
         };
+        if let Some(limit) = self.quota.filter(|limit| new.last_seq() > *limit) {
+            return Err(AppendError::OverQuota {
+                author,
+                quota: OverQuota::AuthorEvents,
+                limit,
+            });
+        }
         self.generation += 1;
         let appended = Appended {
             author,
@@ -160,10 +170,14 @@ impl Logs {
         }
     }
 
-    /// Takes in a run for what it revokes above a cut.
+    /// Takes in a run for what it revokes above a cut, and keeps it if that changes anything now.
     pub(crate) fn absorb(&mut self, run: &VerifiedRun) {
-        if run.author() == self.owner && !self.evidence.contains(run) {
+        if run.author() == self.owner {
+            let before = self.revoked();
             self.evidence.push(run.clone());
+            if self.revoked() == before {
+                self.evidence.pop();
+            }
         }
     }
 

@@ -133,6 +133,7 @@ macro_rules! conformance_tests {
             a_revocation_above_the_cut_of_the_owners_log_holds
             a_revocation_in_another_branch_is_taken_in_and_told_of
             a_branch_that_is_refused_leaves_what_it_revokes
+            a_run_refused_above_a_known_cut_leaves_what_it_revokes
             the_lowest_last_event_of_a_writer_counts
             what_takes_nothing_that_shows_is_not_kept
             a_lower_cut_holds_what_was_revoked_above_it

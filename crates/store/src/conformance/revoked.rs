@@ -133,8 +133,8 @@ pub fn a_revocation_in_another_branch_is_taken_in_and_told_of(store: &dyn LogSto
     assert_revoked(store, &world, &both);
 }
 
-/// A run that proves the fork brings what it revokes, though nothing of it is shown. Those that come
-/// later are refused and not looked into: whoever brings them shows them as evidence.
+/// A run that proves the fork brings what it revokes, though nothing of it is shown, and so do those
+/// that come later.
 pub fn a_branch_that_is_refused_leaves_what_it_revokes(store: &dyn LogStore) {
     let (world, _) = forked(store, vec![grant(9, Roles::READ)]);
     let other = vec![grant(8, Roles::READ), revoke(2, Roles::WRITE, at(3))];
@@ -147,13 +147,44 @@ pub fn a_branch_that_is_refused_leaves_what_it_revokes(store: &dyn LogStore) {
     let later = world.owner.signed(Some(other.head()), later);
     let commit = store.append(std::slice::from_ref(&later)).unwrap();
     assert!(commit.outcomes[0].is_err());
-    assert_revoked(store, &world, &[revocation(2, Roles::WRITE, at(3))]);
-    let _ = absorb(store, &later);
+    assert_eq!(commit.rosters, [world.space()]);
     let both = [
         revocation(1, Roles::READ, None),
         revocation(2, Roles::WRITE, at(3)),
     ];
     assert_revoked(store, &world, &both);
+    // Once is enough.
+    let commit = store.append(std::slice::from_ref(&later)).unwrap();
+    assert!(commit.outcomes[0].is_err());
+    assert_eq!((commit.rosters, commit.generations), (vec![], vec![]));
+    let commit = absorb(store, &later);
+    assert_eq!(commit, Commit::default());
+    assert_revoked(store, &world, &both);
+}
+
+/// The run that proves the fork and the one that revokes come at once, or the one that revokes comes
+/// when the log does not reach the fork yet.
+pub fn a_run_refused_above_a_known_cut_leaves_what_it_revokes(store: &dyn LogStore) {
+    let (world, _) = forked(store, vec![grant(9, Roles::READ)]);
+    let proves = world.owner.signed(world.owner.head(), vec![grant(8, RW)]);
+    let revokes = vec![revoke(2, RW, at(3))];
+    let revokes = world.owner.signed(Some(proves.head()), revokes);
+    let commit = store.append(&[proves.clone(), revokes]).unwrap();
+    assert!(commit.outcomes.iter().all(Result::is_err));
+    assert_eq!(commit.rosters, [world.space()]);
+    assert_revoked(store, &world, &[revocation(2, RW, at(3))]);
+    let far = world.owner.branch(Some(proves.head()), "abc");
+    let far = world
+        .owner
+        .signed(Some(far.head()), vec![revoke(3, Roles::READ, None)]);
+    // A gap, as only the genesis is held here.
+    let young = crate::MemoryStore::new();
+    accepted(&young.append(&world.owner.runs[..1]).unwrap());
+    let _ = cut(&young, &world);
+    let commit = young.append(&[far]).unwrap();
+    assert!(commit.outcomes[0].is_err());
+    // Nothing that shows yet grants what it takes.
+    assert_eq!(commit.rosters, []);
 }
 
 /// Whoever wrote on in one branch, and was cut in another, is cut in all.

@@ -48,7 +48,8 @@ use self::{
 };
 use crate::{
     Bounds, Commit, Damage, ForkRecord, LogStore, Quotas, StoreError, StoreId, Usage,
-    VerifyProgress, VerifyReport, append, changes::Written, forks, read, revoked, verify,
+    VerifyProgress, VerifyReport, append, changes::Written, folds::Folds, forks, read, revoked,
+    verify,
 };
 
 /// How a [`DiskStore`] is opened.
@@ -109,6 +110,8 @@ pub struct DiskStore {
     failed: AtomicBool,
     /// Whether something was appended since the last settling.
     unsettled: AtomicBool,
+    /// What owners who fork have revoked.
+    folds: Folds,
 }
 
 impl DiskStore {
@@ -230,6 +233,7 @@ impl DiskStore {
             database: RwLock::new(Some(database)),
             failed: AtomicBool::new(false),
             unsettled: AtomicBool::new(false),
+            folds: Folds::default(),
         })
     }
 
@@ -255,7 +259,7 @@ impl DiskStore {
             } else {
                 transaction.abort()?;
             }
-            Ok(written.commit)
+            Ok(written.committed(&self.folds))
         });
         if matches!(written, Err(StoreError::Damaged(Damage::File { .. }))) {
             // redb may have given up half-way through.
@@ -361,7 +365,7 @@ impl LogStore for DiskStore {
     }
 
     fn append_within(&self, runs: &[VerifiedRun], quotas: &Quotas) -> Result<Commit, StoreError> {
-        self.write(|tables| append::append(tables, runs, quotas))
+        self.write(|tables| append::append(tables, &self.folds, runs, quotas))
     }
 
     fn usage(&self, space: &SpaceId, author: &AuthorId) -> Result<Usage, StoreError> {
@@ -420,7 +424,7 @@ impl LogStore for DiskStore {
     }
 
     fn cut(&self, proof: &VerifiedForkProof) -> Result<Commit, StoreError> {
-        self.write(|tables| forks::cut(tables, proof))
+        self.write(|tables| forks::cut(tables, &self.folds, proof))
     }
 
     fn fork(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<ForkRecord>, StoreError> {
@@ -468,7 +472,7 @@ impl LogStore for DiskStore {
         author: &AuthorId,
         through: Option<u64>,
     ) -> Result<Commit, StoreError> {
-        self.write(|tables| forks::restrict(tables, space, author, through))
+        self.write(|tables| forks::restrict(tables, &self.folds, space, author, through))
     }
 
     fn restriction(&self, space: &SpaceId, author: &AuthorId) -> Result<Option<u64>, StoreError> {
@@ -494,15 +498,15 @@ impl LogStore for DiskStore {
     }
 
     fn absorb(&self, runs: &[VerifiedRun]) -> Result<Commit, StoreError> {
-        self.write(|tables| revoked::absorb(tables, runs))
+        self.write(|tables| revoked::absorb(tables, &self.folds, runs))
     }
 
     fn revoked(&self, space: &SpaceId) -> Result<Revoked, StoreError> {
-        self.ask(|tables| revoked::revoked(tables, space))
+        self.ask(|tables| revoked::revoked(tables, &self.folds, space))
     }
 
     fn evidence(&self, space: &SpaceId, subjects: &[Subject]) -> Result<Vec<Run>, StoreError> {
-        self.ask(|tables| revoked::evidence(tables, space, subjects))
+        self.ask(|tables| revoked::evidence(tables, &self.folds, space, subjects))
     }
 
     fn verify(

@@ -87,6 +87,11 @@ pub(super) fn evidence_key(space: u32, first: &EventId) -> [u8; 36] {
     head_key(space, &AuthorId::from_bytes(*first.as_bytes()))
 }
 
+/// The first event of an evidence key.
+pub(super) fn evidence_key_id(key: &[u8; 36]) -> EventId {
+    EventId::from_bytes(*head_key_author(key).as_bytes())
+}
+
 /// The author of a head's key.
 pub(super) fn head_key_author(key: &[u8; 36]) -> AuthorId {
     let mut author = [0; 32];

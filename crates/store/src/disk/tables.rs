@@ -1,5 +1,7 @@
 //! The tables as redb tables.
 
+use std::ops::Bound::{Excluded, Included};
+
 use bytes::Bytes;
 use headwater_wire::{AuthorId, EventId, ForkProof, Run, SpaceId};
 use redb::{
@@ -153,6 +155,12 @@ fn in_log(log: &LogKey, seq: u64) -> impl Fn(redb::StorageError) -> StoreError {
 /// end of it.
 fn out_of_order() -> redb::StorageError {
     redb::StorageError::Corrupted("rows out of order".to_owned())
+}
+
+fn read_evidence(space: &SpaceKey, key: &[u8; 36], sealed: &[u8]) -> Result<Run, StoreError> {
+    rows::unseal(Sealed::Evidence, key, sealed)
+        .and_then(|bytes| Run::decode(Bytes::copy_from_slice(bytes)).ok())
+        .ok_or(StoreError::Damaged(Damage::Evidence { space: space.id }))
 }
 
 /// Up to `limit` rows of one space above an author.
@@ -320,17 +328,36 @@ impl<A: Access> Tables for DiskTables<A> {
         Ok(rows.into_iter().map(|(author, ())| author).collect())
     }
 
-    fn evidence(&self, space: &SpaceKey) -> Result<Vec<(EventId, Run)>, StoreError> {
-        let runs = rows_after(&self.evidence, space, None, usize::MAX, |key, sealed| {
-            let bytes = rows::unseal(Sealed::Evidence, key, sealed)?;
-            Run::decode(Bytes::copy_from_slice(bytes)).ok()
-        })?;
-        let space = space.id;
-        let read = |(first, run): (AuthorId, Option<Run>)| {
-            let first = EventId::from_bytes(*first.as_bytes());
-            Ok((first, run.ok_or(Damage::Evidence { space })?))
+    fn evidence_after(
+        &self,
+        space: &SpaceKey,
+        after: Option<&EventId>,
+    ) -> Result<Option<(EventId, Run)>, StoreError> {
+        let after = after.map(|after| rows::evidence_key(space.no, after));
+        let lowest = match &after {
+            Some(after) => Excluded(after),
+            None => Included(&rows::evidence_key(space.no, &EventId::from_bytes([0; 32]))),
         };
-        runs.into_iter().map(read).collect()
+        let highest = rows::evidence_key(space.no, &EventId::from_bytes([0xff; 32]));
+        let range = (lowest, Included(&highest));
+        let Some(row) = self.evidence.range::<&[u8; 36]>(range)?.next() else {
+            return Ok(None);
+        };
+        let (key, sealed) = row?;
+        if after.is_some_and(|after| *key.value() <= after) {
+            return Err(out_of_order().into());
+        }
+        let first = rows::evidence_key_id(key.value());
+        let run = read_evidence(space, key.value(), sealed.value())?;
+        Ok(Some((first, run)))
+    }
+
+    fn evidence_at(&self, space: &SpaceKey, first: &EventId) -> Result<Option<Run>, StoreError> {
+        let key = rows::evidence_key(space.no, first);
+        match self.evidence.get(&key)? {
+            Some(sealed) => read_evidence(space, &key, sealed.value()).map(Some),
+            None => Ok(None),
+        }
     }
 
     fn node(&self, space: &SpaceKey, prefix: &Prefix) -> Result<Option<Node>, StoreError> {

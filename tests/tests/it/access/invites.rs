@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use headwater::{
-    AuthorSecret, Headwater, Invitation, Limits, MemberKey, RedeemError, Roles, Roster, node_key,
+    ALPN, AuthorSecret, CloseCode, Headwater, Invitation, Limits, MemberKey, RedeemError, Roles,
+    Roster, SessionError, SyncError, node_key,
+    wire::{Busy, Message, Redeemed},
 };
 
 use iroh::SecretKey;
 
 use super::{is_refusal, roster};
-use crate::nodes::{Node, author, endpoint_of, seq_of, write};
+use crate::nodes::{Node, author, endpoint, endpoint_of, seq_of, write};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -210,4 +212,63 @@ async fn refused_invites_cost_as_much_as_refused_spaces() {
         assert!(refused < 8, "it is busy by then");
     }
     assert!(refused > 0);
+}
+
+#[tokio::test]
+async fn a_busy_node_tells_the_holder_of_an_invite_when_to_come_again() {
+    let (far, guest) = (endpoint().await, roster().await);
+    far.set_alpns(vec![ALPN.to_vec()]);
+    let owner = author(0);
+    let one_use = AuthorSecret::from_bytes([9; 32]);
+    let invitation = Invitation::sign(&owner, [7; 32].into(), Roles::READ, u64::MAX, one_use);
+    let asked = || guest.headwater.redeem(far.addr(), &invitation, None);
+
+    let says_busy = async {
+        let incoming = far.accept().await.unwrap().accept().unwrap();
+        let connection = incoming.await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        let redeem = recv.read_to_end(4096).await.unwrap();
+        let redeem = Message::decode_body(redeem[4..].to_vec().into());
+        let request_id = redeem.unwrap().unwrap().request_id();
+        let other = Redeemed {
+            request_id: request_id + 1,
+        };
+        let busy = Busy {
+            request_id,
+            retry_after_ms: 1500,
+        };
+        // Both at once, the answer to something else first.
+        let frames = [Message::from(other), busy.into()].map(|said| said.encode_frame().unwrap());
+        let bytes: Vec<u8> = frames.into_iter().flatten().flatten().collect();
+        send.write_all(&bytes).await.unwrap();
+        connection.closed().await;
+    };
+    let told = tokio::select! {
+        told = asked() => told,
+        () = says_busy => panic!("it waits for an answer that it has"),
+    };
+    match told {
+        Err(RedeemError::Peer(SyncError::Session(SessionError::Busy { retry_after }))) => {
+            assert_eq!(retry_after, Duration::from_millis(1500));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    let resets = async {
+        let incoming = far.accept().await.unwrap().accept().unwrap();
+        let connection = incoming.await.unwrap();
+        let (mut send, _recv) = connection.accept_bi().await.unwrap();
+        let code = u32::try_from(CloseCode::Busy.code()).unwrap();
+        send.reset(code.into()).unwrap();
+        connection.closed().await;
+    };
+    let told = tokio::select! {
+        told = asked() => told,
+        () = resets => panic!("it says nothing of the reset"),
+    };
+    let reset = SessionError::Reset(CloseCode::Busy);
+    assert!(
+        matches!(&told, Err(RedeemError::Peer(SyncError::Session(error))) if *error == reset),
+        "{told:?}"
+    );
 }

@@ -151,6 +151,43 @@ async fn a_revocation_in_one_branch_holds_for_those_who_held_neither() {
 }
 
 #[tokio::test]
+async fn whoever_is_behind_the_cut_learns_of_a_revocation_above_it_in_one_sync() {
+    let [one, other, late] = [quiet().await, quiet().await, quiet().await];
+    let owner = author(0);
+    let space = one.headwater.create_space(&owner).await.unwrap();
+    for node in [&one, &other, &late] {
+        let key = node_key(node.addr().id);
+        space.grant(&owner, key, Roles::READ).await.unwrap();
+    }
+    let behind = late.space(space.id());
+    behind.sync_with(one.addr()).await.unwrap();
+    // All this happens while it is away.
+    write(&space, 0, "meanwhile", 40).await;
+    space.grant(&owner, writer(), Roles::WRITE).await.unwrap();
+    write(&space, 0, "meanwhile", 40).await;
+    let branch = other.space(space.id());
+    branch.sync_with(one.addr()).await.unwrap();
+    revoke(&branch, writer().into(), Roles::WRITE, None).await;
+    write(&branch, 0, "there", 3).await;
+    write(&space, 0, "elsewhere", 2).await;
+    space.sync_with(other.addr()).await.unwrap();
+
+    let report = behind.sync_with(one.addr()).await.unwrap();
+
+    assert_eq!(report.outcome, SyncOutcome::Complete, "{report:?}");
+    for held in [&space, &behind] {
+        let members = held.members().await.unwrap().unwrap();
+        assert_eq!(members.acceptance(&writer()), Acceptance::Nothing);
+    }
+    assert_equal(&space, &behind).await;
+    let again = behind.sync_with(one.addr()).await.unwrap();
+    assert!(again.first_digest_equal, "{again:?}");
+    for node in [one, other, late] {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_learnt_after_the_fork_ends_what_runs_for_the_reader() {
     let scene = Scene::set().await;
     scene.branch().await;
@@ -164,10 +201,14 @@ async fn a_revocation_learnt_after_the_fork_ends_what_runs_for_the_reader() {
     let reading = scene.of(&scene.reader);
     let mut live = reading.sync_with_options(scene.one.addr(), SyncOptions::live());
     live.history().await.unwrap();
+    let mut following = third.sync_with_options(scene.one.addr(), SyncOptions::live());
+    following.history().await.unwrap();
 
     let report = scene.space.sync_with(scene.other.addr()).await.unwrap();
 
     assert_eq!(report.outcome, SyncOutcome::Complete, "{report:?}");
+    // Who follows is sent to sync again: a live part cannot tell.
+    following.await.unwrap();
     let refused = live.await.unwrap_err();
     assert!(is_refusal(&refused), "{refused:?}");
     for node in [&scene.one, &scene.other] {

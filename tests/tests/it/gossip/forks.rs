@@ -5,7 +5,7 @@ use headwater::{EventDraft, Space, proto::SpaceSummary};
 use iroh::address_lookup::MemoryLookup;
 use n0_future::{join_all, time::timeout};
 
-use super::members::{Crowd, LIMIT, summary};
+use super::members::{Crowd, LIMIT, summary, until};
 use crate::nodes::{assert_equal, author, seq_of, write};
 
 const FORKER: u32 = 1;
@@ -61,7 +61,10 @@ async fn branches_that_only_their_heads_tell_of_end_in_the_same_cut_everywhere()
         assert_equal(spaces[0], space).await;
     }
 
-    assert!(crowd.count(|it| it.forks_announced.get()) > 0);
+    until("the fork is announced", || {
+        crowd.count(|it| it.forks_announced.get()) > 0
+    })
+    .await;
 
     // Others go on, inline and by pulls, and nobody waits for what is cut.
     write(spaces[0], 2, "others", 2).await;

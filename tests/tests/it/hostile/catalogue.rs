@@ -336,6 +336,7 @@ catalogue! {
     }
     [72] "Strangers in every place there is" => "They give way, whoever is there for longest first, to whom the policy names and to who synced before: `TooManyConnections`, or `Busy`" {
         strangers::strangers_on_every_connection_give_way_to_a_peer_that_synced_before
+        strangers::a_stranger_that_syncs_keeps_its_connection_when_strangers_give_way
         strangers::strangers_in_every_sync_give_way_to_a_peer_that_synced_before
         strangers::strangers_in_every_place_give_way_to_a_member_who_never_came_before;
         "crates/headwater/src/standing.rs" a_crowd_that_syncs_displaces_nobody_who_was_known_before

@@ -3,8 +3,8 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use headwater::{
-    ALPN, CloseCode, Metrics, Roles, SpaceId, SyncError, SyncReport, node_key,
-    wire::{Busy, ClockEntry, Message},
+    ALPN, CloseCode, Limits, Metrics, Roles, SpaceId, SyncError, SyncReport, node_key,
+    wire::{Busy, ClockEntry, ForkLocator, Message},
 };
 use iroh::{Endpoint, EndpointAddr, SecretKey, endpoint::presets, protocol::Router};
 use n0_future::time::sleep;
@@ -13,7 +13,7 @@ use super::{
     raw::{Ending, Peer, REQUEST, closed, entry, frames, heads, request, whole_request},
     stage::Stage,
 };
-use crate::nodes::{Node, author, contents, endpoint_of, filled, open};
+use crate::nodes::{Node, author, contents, endpoint, endpoint_of, filled, open};
 
 fn metrics(stage: &Stage) -> &Metrics {
     stage.victim.headwater.metrics()
@@ -82,6 +82,32 @@ pub(super) async fn strangers_on_every_connection_give_way_to_a_peer_that_synced
     stage.ends_unharmed(0).await;
 }
 
+pub(super) async fn a_stranger_that_syncs_keeps_its_connection_when_strangers_give_way() {
+    let stage = Stage::with(|limits| limits.connections_total = 3).await;
+    friend_visits(&stage).await.expect("a free place");
+    // It comes before all others and stays.
+    let mut limits = Limits::default();
+    limits.idle_connection = Duration::from_mins(1);
+    let resident = open().limits(limits).spawn(endpoint().await);
+    let mirror = resident.space(stage.space.id());
+    let synced = mirror.sync_with(stage.victim.addr()).await;
+    synced.expect("a free place");
+    until(|| metrics(&stage).serves_running.get() == 0).await;
+    let crowd = strangers(&stage, 4).await;
+    friend_visits(&stage).await.expect("in a stranger's place");
+    assert_eq!(metrics(&stage).places_lost.get(), 1);
+    let told = crowd[0].connection.closed().await;
+    assert_eq!(closed(&told), CloseCode::TooManyConnections);
+    let synced = mirror.sync_with(stage.victim.addr()).await;
+    synced.expect("where it was");
+    assert_eq!(resident.metrics().connections_dialled.get(), 1);
+    resident.shutdown().await;
+    for peer in crowd {
+        peer.leave().await;
+    }
+    stage.ends_unharmed(0).await;
+}
+
 pub(super) async fn strangers_in_every_sync_give_way_to_a_peer_that_synced_before() {
     let stage = Stage::with(|limits| limits.syncs_total = 2).await;
     friend_visits(&stage).await.expect("a free place");
@@ -90,6 +116,27 @@ pub(super) async fn strangers_in_every_sync_give_way_to_a_peer_that_synced_befor
     friend_visits(&stage).await.expect("in a stranger's place");
     assert_eq!(crowd[0].ending().await, Ending::Reset(CloseCode::Busy));
     assert_eq!(metrics(&stage).places_lost.get(), 1);
+    for peer in crowd {
+        peer.leave().await;
+    }
+    // As well where they compare a log.
+    let locator = Message::ForkLocator(ForkLocator {
+        request_id: 1,
+        space: stage.space.id(),
+        author: author(9).id(),
+        entries: Vec::new(),
+        forked: true,
+    });
+    let mut crowd = Vec::new();
+    for _ in 0..2 {
+        let mut peer = Peer::dial(stage.victim.addr()).await;
+        peer.tell([locator.clone()]).await;
+        assert!(matches!(peer.hear().await, Message::ForkAnswer(_)));
+        crowd.push(peer);
+    }
+    friend_visits(&stage).await.expect("in a stranger's place");
+    assert_eq!(crowd[0].ending().await, Ending::Reset(CloseCode::Busy));
+    assert_eq!(metrics(&stage).places_lost.get(), 2);
     for peer in crowd {
         peer.leave().await;
     }
@@ -246,8 +293,15 @@ pub(super) async fn clocks_of_too_many_authors_are_answered_with_ever_longer_wai
     stage.ends_unharmed(0).await;
 }
 
+/// A victim that asks nobody back: who states a clock like these would never answer.
+async fn stage_that_asks_nobody_back(change: impl FnOnce(&mut Limits)) -> Stage {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    Stage::build(open().limits(limits).ask_back(false)).await
+}
+
 pub(super) async fn a_long_clock_without_a_place_is_told_busy_and_a_short_one_is_served() {
-    let stage = Stage::with(|limits| {
+    let stage = stage_that_asks_nobody_back(|limits| {
         limits.clocks_total = 0;
         limits.busy_after = Duration::from_millis(50);
     })
@@ -266,15 +320,22 @@ pub(super) async fn a_long_clock_without_a_place_is_told_busy_and_a_short_one_is
 }
 
 pub(super) async fn heads_of_strangers_are_taken_no_faster_than_they_may_state_them_together() {
-    // The friend's connection, a stranger's, and two chunks of 1,024 heads.
-    let stage = Stage::with(|limits| {
+    // Neither in large chunks nor in small ones.
+    for chunk in [1024, 63] {
+        heads_are_taken_no_faster_in_chunks_of(chunk).await;
+    }
+}
+
+async fn heads_are_taken_no_faster_in_chunks_of(chunk: usize) {
+    // The friend's connection, a stranger's, and two times 1,024 heads.
+    let stage = stage_that_asks_nobody_back(|limits| {
         limits.strangers_burst = 64;
         limits.strangers_rate = 1;
         limits.busy_after = Duration::from_millis(50);
     })
     .await;
     friend_visits(&stage).await.expect("among the first");
-    let three = clock(stage.space.id(), 3 * 1024, 1024);
+    let three = clock(stage.space.id(), 3 * 1024, chunk);
     let mut stranger = Peer::dial(stage.victim.addr()).await;
     let told = stranger.provokes(&three).await;
     assert_eq!(told, Ending::Reset(CloseCode::Busy));

@@ -44,6 +44,47 @@ async fn a_log_above_its_quota_is_not_taken_and_all_others_are() {
 }
 
 #[tokio::test]
+async fn a_log_above_its_quota_that_forks_is_not_downloaded_at_every_sync() {
+    let quiet = || open().ask_back(false);
+    let (source, other) = (Node::build(quiet()).await, Node::build(quiet()).await);
+    let space = filled(&source.headwater, 3, 10).await;
+    let greedy = author(2);
+    let appended = space.append_batch(&greedy, large(400, 8 * 1024)).await;
+    appended.expect("appended");
+    let copy = other.space(space.id());
+    copy.sync_with(source.addr()).await.expect("synced");
+    write(&space, 2, "here", 1).await;
+    write(&copy, 2, "there", 1).await;
+    let found = space.sync_with(other.addr()).await.expect("synced");
+    assert_eq!(found.outcome, SyncOutcome::Complete, "{found:?}");
+    let bounded = limits(|limits| limits.author_quota = Quota::NONE.bytes(100 * KIB));
+    let puller = Node::build(quiet().limits(bounded)).await;
+    let pulled = puller.space(space.id());
+    let received = || puller.headwater.metrics().wire_bytes_received.get();
+
+    let report = pulled.sync_with(source.addr()).await.expect("synced");
+
+    let over = Truncation::OverQuota { authors: 1 };
+    assert_eq!(report.outcome, SyncOutcome::Truncated(over), "{report:?}");
+    assert_eq!(report.over_quota, [greedy.id()]);
+    let first = received();
+    assert!(first < 3_000 * KIB, "{first} bytes received");
+    for number in [1, 3] {
+        assert_eq!(seq_of(&pulled, author(number).id()).await, 10);
+    }
+    for _ in 0..2 {
+        let again = pulled.sync_with(source.addr()).await.expect("synced");
+        assert_eq!(again.outcome, SyncOutcome::Truncated(over), "{again:?}");
+        assert_eq!(again.over_quota, [greedy.id()]);
+    }
+    let more = received() - first;
+    assert!(more < 10 * KIB, "{more} bytes received");
+    for node in [&source, &puller] {
+        assert_eq!(node.headwater.metrics().peer_faults.get(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_lifts_the_quota_takes_the_rest() {
     let source = Node::spawn().await;
     let space = filled(&source.headwater, 2, 10).await;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use headwater::{AuthorId, Headwater, Roles, Space, Subject, SyncOptions, SyncOutcome, Truncation};
+use headwater::{
+    AuthorId, Headwater, Limits, Roles, Space, Subject, SyncOptions, SyncOutcome, Truncation,
+};
 
 use super::{large, limits};
 use crate::nodes::{Node, author, open, seq_of, write};
@@ -19,7 +21,17 @@ fn stranger_before_writer() -> (u32, u32) {
 /// A space of a node that goes by the roster, with one writer; and the copy of a node that asks
 /// nobody who writes.
 async fn scene(writer: AuthorId) -> ((Node, Space), (Node, Space)) {
-    let soon = limits(|limits| limits.catch_up_after = Duration::from_millis(20));
+    scene_within(writer, |limits| {
+        limits.catch_up_after = Duration::from_millis(20);
+    })
+    .await
+}
+
+async fn scene_within(
+    writer: AuthorId,
+    change: impl FnOnce(&mut Limits),
+) -> ((Node, Space), (Node, Space)) {
+    let soon = limits(change);
     let server = Node::build(Headwater::builder().limits(soon)).await;
     let space = server.headwater.create_space(&author(0)).await.unwrap();
     let anyone = Subject::Anyone;
@@ -88,6 +100,42 @@ async fn more_strangers_than_a_sync_puts_up_with_are_passed_one_sync_after_the_o
     assert_eq!(seq_of(&space, author(writer).id()).await, 20);
     let quiet = space.sync_with(careless.addr()).await.unwrap();
     assert_eq!(quiet.refused_bytes, 0);
+}
+
+#[tokio::test]
+async fn more_strangers_than_a_request_leaves_out_starve_nobody_who_comes_after_them() {
+    // A request leaves out 1,024, and what a sync puts up with at first is 50 of them, or what is on its way.
+    const STRANGERS: usize = 1_500;
+    let mut numbers: Vec<u32> = (1..=STRANGERS as u32 + 1).collect();
+    numbers.sort_by_key(|number| author(*number).id());
+    let (writer, strangers) = numbers.split_last().unwrap();
+    let ((_server, space), (careless, copy)) = scene_within(author(*writer).id(), |limits| {
+        limits.session.max_refused_bytes = 16 * 1024;
+        limits.session.max_unapplied_bytes = 32 * 1024;
+    })
+    .await;
+    for stranger in strangers {
+        let log = large(1, 200);
+        copy.append_batch(&author(*stranger), log).await.unwrap();
+    }
+    write(&copy, *writer, "honest", 20).await;
+    let (mut reports, mut syncs) = (Vec::new(), 0);
+    while seq_of(&space, author(*writer).id()).await < 20 {
+        reports.push(space.sync_with(careless.addr()).await.unwrap());
+        syncs += 1;
+        assert!(syncs <= 6, "{syncs} syncs");
+    }
+    assert!(syncs > 2, "the first ones are cut");
+    let wasted: u64 = reports.iter().map(|report| report.refused_bytes).sum();
+    let lies_there = STRANGERS as u64 * 400;
+    assert!(wasted < 2 * lies_there, "{wasted} bytes");
+    assert_eq!(reports.last().unwrap().outcome, SyncOutcome::Complete);
+    // Now it begins again with what is usual.
+    let next = space.sync_with(careless.addr()).await.unwrap();
+    assert!(matches!(
+        next.outcome,
+        SyncOutcome::Truncated(Truncation::NotAccepted { .. })
+    ));
 }
 
 #[tokio::test]

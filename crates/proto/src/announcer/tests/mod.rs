@@ -6,6 +6,7 @@ mod comparing;
 mod forks;
 mod pulling;
 mod standing;
+mod taken;
 
 use super::*;
 

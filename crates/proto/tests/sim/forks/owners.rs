@@ -5,7 +5,10 @@ use std::{
     rc::Rc,
 };
 
-use headwater_proto::{SessionError, SessionLimits};
+use headwater_proto::{
+    SessionError, SessionLimits,
+    fork::{ForkAskerConfig, Unstored},
+};
 use headwater_wire::{
     AuthorHead, AuthorSecret, Blame, EventDraft, EventId, ForkRevoked, Grant, MemberKey, Message,
     Revocation, Revoked, Roles, RosterState, Subject, SyncBatchV2, VerifiedRun,
@@ -15,7 +18,7 @@ use headwater_wire::{
 use super::{
     converging::sync_and_repair,
     holding,
-    sides::{ID, repair, repair_with},
+    sides::{Asking, ID, carry, repair, repair_with},
 };
 use crate::{
     logs::{Logs, author},
@@ -245,6 +248,52 @@ fn evidence_goes_both_ways_in_batches_and_then_there_is_none_left_to_send() {
         assert!(ends.expect("honest").is_some());
         assert_eq!(*batches.borrow(), [0, 0]);
     }
+}
+
+#[test]
+fn whoever_is_behind_the_cut_learns_at_once_what_is_revoked_above_it() {
+    let (mut one, mut other) = two(7);
+    let owner = one.owner;
+    repair(&mut one, &mut other, owner, &limits()).expect("honest");
+    let mut behind = Logs::create(1);
+    let (end, served) = repair(&mut behind, &mut other, owner, &limits()).expect("honest");
+    assert_eq!((end.events, served.events), (1_000, 1_000));
+    assert_eq!(behind.revoked().len(), 7);
+    assert_eq!(behind.entries(), other.entries());
+}
+
+#[test]
+fn whoever_is_asked_while_behind_the_cut_learns_it_when_it_asks() {
+    let (mut one, mut other) = two(7);
+    let owner = one.owner;
+    repair(&mut one, &mut other, owner, &limits()).expect("honest");
+    let mut behind = Logs::create(1);
+    repair(&mut other, &mut behind, owner, &limits()).expect("honest");
+    assert!(behind.revoked().is_empty());
+    assert!(behind.fork_at(&owner).is_some());
+    repair(&mut behind, &mut other, owner, &limits()).expect("honest");
+    assert_eq!(behind.entries(), other.entries());
+}
+
+#[test]
+fn a_list_is_shown_when_what_lies_below_the_cut_is_not_wanted() {
+    let (mut one, mut other) = two(7);
+    let owner = one.owner;
+    repair(&mut one, &mut other, owner, &limits()).expect("honest");
+    let mut behind = Logs::create(1);
+    let config = ForkAskerConfig {
+        request_id: ID,
+        space: behind.space,
+        author: owner,
+        unwanted: Some(Unstored::OverQuota),
+        limits: limits(),
+    };
+    let asking = Asking::with(&mut behind, config);
+    let ends = carry(asking, &mut behind, &mut other, &limits(), Lies::default());
+    let (end, served) = ends.expect("honest").expect("neither waits for ever");
+    assert_eq!((end.events, served.events), (0, 0));
+    assert_eq!(end.unstored, Some(Unstored::OverQuota));
+    assert_eq!(end.fork, other.fork_at(&owner));
 }
 
 /// What the asker makes of an answerer that sends these runs as evidence.

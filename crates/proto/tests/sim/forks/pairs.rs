@@ -1,7 +1,11 @@
 //! Two nodes with two branches of one log: both end in the same cut, the lowest there is.
 
+use std::collections::VecDeque;
+
 use headwater_proto::SessionLimits;
-use headwater_proto::fork::{ForkAnswerer, ForkAsker, ForkAskerConfig, ForkLog, MAX_FORK_ROUNDS};
+use headwater_proto::fork::{
+    ForkAnswerer, ForkAsker, ForkAskerConfig, ForkLog, MAX_FORK_ROUNDS, Unstored,
+};
 use headwater_proto::{SessionError, Wait};
 use headwater_wire::{CloseCode, SyncOutcome, Truncation};
 
@@ -41,6 +45,42 @@ fn two_nodes_find_the_lowest_fork_of_logs_of_any_length() {
         let report = pulled(&mut ours, &mut theirs, &mut rng);
         assert!(report.end.first_digest_equal);
     });
+}
+
+#[test]
+fn what_is_above_a_quota_below_the_cut_is_not_read_to_its_end() {
+    let mut rng = Rng::new(1);
+    let space = Logs::create(1);
+    let logs = branches(&space, &[600], &[605, 602], &mut rng);
+    let author = forker().id();
+    let mut theirs = holding(&space, &logs[0]);
+    let limits = SessionLimits {
+        batch_bytes: 1_024,
+        ..SessionLimits::default()
+    };
+    let mut third = holding(&space, &logs[1]);
+    repair(&mut third, &mut theirs, author, &limits).expect("honest");
+    let mut ours = space.clone();
+    ours.quota = Some(50);
+    let mut asking = Asking::new(&mut ours, author, limits.clone());
+    let mut answering = Answering::new(limits.clone());
+    let mut down = VecDeque::new();
+    while asking.end.is_none() {
+        for message in asking.sent.split_off(0) {
+            answering.hear(&mut theirs, message).expect("honest");
+        }
+        down.extend(answering.sent.drain(..));
+        let message = down.pop_front().expect("it waits for nothing else");
+        asking.hear(&mut ours, message).expect("honest");
+    }
+    let end = asking.end.expect("over");
+    assert_eq!(
+        (end.fork, end.unstored),
+        (Some(600), Some(Unstored::OverQuota))
+    );
+    let stored = ours.end(&author).expect("some").seq;
+    assert!(stored <= 50 && end.events == stored, "{end:?}");
+    assert!(down.len() > 10, "{} batches unread", down.len());
 }
 
 #[test]
@@ -175,6 +215,7 @@ fn a_store_that_answers_something_else_is_our_own_fault() {
         request_id: ID,
         space: space.space,
         author,
+        unwanted: None,
         limits: limits(),
     };
     let unfit = |question| Err(SessionError::StoreAnswer { question });
@@ -216,6 +257,7 @@ fn both_wait_as_long_as_a_session_does_and_no_longer() {
         request_id: ID,
         space: logs.space,
         author: forker().id(),
+        unwanted: None,
         limits: limits.clone(),
     };
     let mut asker = ForkAsker::new(config, NOW);

@@ -33,12 +33,19 @@ pub(crate) struct Answering {
 
 impl Asking {
     pub(crate) fn new(logs: &mut Logs, author: AuthorId, limits: SessionLimits) -> Self {
-        let config = ForkAskerConfig {
-            request_id: ID,
-            space: logs.space,
-            author,
-            limits,
-        };
+        Self::with(
+            logs,
+            ForkAskerConfig {
+                request_id: ID,
+                space: logs.space,
+                author,
+                unwanted: None,
+                limits,
+            },
+        )
+    }
+
+    pub(crate) fn with(logs: &mut Logs, config: ForkAskerConfig) -> Self {
         let mut asking = Self {
             machine: ForkAsker::new(config, NOW),
             sent: Vec::new(),
@@ -192,9 +199,20 @@ pub(crate) fn repair_with(
     theirs: &mut Logs,
     author: AuthorId,
     limits: &SessionLimits,
+    lies: Lies,
+) -> Result<Option<(ForkEnd, ForkEnd)>, Failure> {
+    let asking = Asking::new(ours, author, limits.clone());
+    carry(asking, ours, theirs, limits, lies)
+}
+
+/// Carries what an asker began to its end.
+pub(crate) fn carry(
+    mut asking: Asking,
+    ours: &mut Logs,
+    theirs: &mut Logs,
+    limits: &SessionLimits,
     mut lies: Lies,
 ) -> Result<Option<(ForkEnd, ForkEnd)>, Failure> {
-    let mut asking = Asking::new(ours, author, limits.clone());
     let mut answering = Answering::new(limits.clone());
     let (mut up, mut down) = (VecDeque::new(), VecDeque::new());
     loop {
