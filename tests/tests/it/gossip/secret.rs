@@ -202,33 +202,3 @@ async fn who_was_away_when_the_secret_changed_follows_from_the_old_topic_or_from
     until_held(late.space(), 4).await;
     shut_down(three.members.into_iter().chain([away, synced])).await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_leaves_after_a_move_and_comes_back_at_once_by_the_secret_before_meets_the_others() {
-    let lookup = MemoryLookup::new();
-    let guests = Guests::default();
-    let mut three = Three::gather(&lookup, &guests).await;
-    three.set_secret().await;
-    three.until_held(2).await;
-    let owner = three.members[0].id();
-    for round in 0..5 {
-        // In turn one of them, and both, so that the owner is alone.
-        let leaving = [vec![1], vec![2], vec![1, 2]][round % 3].clone();
-        for who in &leaving {
-            three.live[*who].leave().await;
-        }
-        for who in leaving {
-            let back = three.members[who].join(three.space, vec![owner]).await;
-            let mut events = back.events();
-            until_told(&mut events, &moved(three.space)).await;
-            assert!(timeout(LIMIT, back.joined()).await.expect("in time"));
-            three.live[who] = back;
-        }
-        let held = 3 + 2 * round as u64;
-        write(three.live[1].space(), 1, "who is back hears it", 1).await;
-        three.until_held(held).await;
-        write(three.live[2].space(), 2, "and is heard", 1).await;
-        three.until_held(held + 1).await;
-    }
-    shut_down(three.members).await;
-}
