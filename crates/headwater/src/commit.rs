@@ -289,27 +289,20 @@ impl Committer {
             }
             Err(store_error) => Err(store_error),
         };
-        match committed {
-            Ok(commit) => {
-                self.metrics.commits.inc();
-                self.keeper.reread(&commit.rosters);
-                self.publish(&[], &[], &commit, Some(knows));
-                self.tell_moved();
-                Ok(())
-            }
-            Err(store_error) => {
-                error!(error = %store_error, "a fork proof was not kept");
-                self.metrics.commits_failed.inc();
-                Err(Arc::new(store_error))
-            }
-        }
+        self.tell_kept(committed, knows)
     }
 
     /// Takes in what an owner who forks has revoked, in a transaction of its own, and tells the
     /// watchers.
     pub(crate) fn absorb(&mut self, runs: &[VerifiedRun], knows: EndpointId) -> CutReply {
         self.take_room(runs)?;
-        match self.store.absorb(runs) {
+        let committed = self.store.absorb(runs);
+        self.tell_kept(committed, knows)
+    }
+
+    /// Tells the watchers what a proof, or what an owner revoked, has changed.
+    fn tell_kept(&mut self, kept: Result<Commit, StoreError>, knows: EndpointId) -> CutReply {
+        match kept {
             Ok(commit) => {
                 self.metrics.commits.inc();
                 self.keeper.reread(&commit.rosters);
@@ -318,7 +311,7 @@ impl Committer {
                 Ok(())
             }
             Err(store_error) => {
-                error!(error = %store_error, "what an owner revoked was not taken in");
+                error!(error = %store_error, "what is known of a fork was not kept");
                 self.metrics.commits_failed.inc();
                 Err(Arc::new(store_error))
             }
