@@ -94,15 +94,16 @@ pub fn legacy(data: &[u8]) {
 /// A message of a gossip topic.
 #[cfg(feature = "gossip")]
 pub fn announcement(data: &[u8]) {
-    use headwater_gossip::SignedAnnouncement;
+    use headwater_gossip::{RunsMessage, SignedAnnouncement};
 
     let message = Bytes::copy_from_slice(data);
     // Decoding compares with what it would have written, so a value has one encoding.
-    if let Ok(Some(signed)) = SignedAnnouncement::decode(&message, 4096)
-        && let Ok(announcement) = signed.verify()
-    {
-        for run in announcement.inline {
-            Run::decode(run).ok();
+    if let Ok(Some(signed)) = SignedAnnouncement::decode(&message, 4096) {
+        signed.verify().ok();
+    }
+    if let Ok(Some(said)) = RunsMessage::decode(&message) {
+        for run in said.runs {
+            run.verify(&said.space).ok();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From the call of `append` on one of ten live nodes to the event on subscribers of the nine
 //! others, beside as many bytes broadcast by the same gossip instances on a topic of their own.
 //!
-//! Each event is followed by one bare broadcast as large as the announcement that carried it, so
+//! Each event is followed by one bare broadcast as large as the message that carried it, so
 //! that noise meets both. Events are as far apart as announcements are: what comes sooner is
 //! coalesced, and would be measured as waiting. Every repetition gathers anew, since each topic
 //! grows a tree of its own, by chance.
@@ -53,7 +53,7 @@ pub async fn measure(events: usize, reps: usize) -> Result<Vec<Row>, Error> {
         let (delivered, broadcast) = network.round(events).await?;
         live.take(delivered);
         bare.take(broadcast);
-        bytes.push(network.announcement_bytes as f64);
+        bytes.push(network.message_bytes as f64);
         pulls.push((network.pulls() - pulls_before) as f64);
         network.stop().await;
     }
@@ -146,8 +146,8 @@ struct Network {
     events: mpsc::UnboundedReceiver<Instant>,
     messages: mpsc::UnboundedReceiver<Instant>,
     serial: u64,
-    /// Of the last announcement that carried an event.
-    announcement_bytes: usize,
+    /// Of the last message that carried an event.
+    message_bytes: usize,
     _listening: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -230,7 +230,7 @@ impl Network {
             events,
             messages,
             serial: 0,
-            announcement_bytes: PAYLOAD,
+            message_bytes: PAYLOAD,
             _listening: listening,
         })
     }
@@ -243,19 +243,19 @@ impl Network {
         for _ in 0..events {
             self.serial += 1;
             let draft: EventDraft = corpus::draft(self.serial, PAYLOAD);
-            let before = self.announced();
+            let before = self.sent();
             let cpu = Meter::start();
             let start = Instant::now();
             self.spaces[0].space().append(&author, draft).await?;
             delivered.take(start, &cpu, &mut self.events, rest).await?;
 
-            let after = self.announced();
+            let after = self.sent();
             if after.0 == before.0 + 1 {
-                self.announcement_bytes = usize::try_from(after.1 - before.1)?;
+                self.message_bytes = usize::try_from(after.1 - before.1)?;
             }
 
             let mut message = self.serial.to_be_bytes().to_vec();
-            message.resize(self.announcement_bytes, 0xba);
+            message.resize(self.message_bytes, 0xba);
             let cpu = Meter::start();
             let start = Instant::now();
             self.bare[0].broadcast(message.into()).await?;
@@ -266,11 +266,13 @@ impl Network {
         Ok((delivered, broadcast))
     }
 
-    /// What the first node announced: how often, and in how many bytes.
-    fn announced(&self) -> (u64, u64) {
+    /// The runs that the first node sent to all: in how many messages, and in how many bytes.
+    fn sent(&self) -> (u64, u64) {
         let metrics = self.nodes[0].bridge.metrics();
-        let times = metrics.announcements_sent.get();
-        (times, metrics.announcement_bytes_sent.get())
+        (
+            metrics.run_messages_sent.get(),
+            metrics.run_bytes_sent.get(),
+        )
     }
 
     fn pulls(&self) -> u64 {

@@ -1,8 +1,8 @@
 //! The announcement of heads: its fields, its bytes, its signature.
 //!
 //! ```text
-//! tag ‖ space sender boot n scope digest changed forked inline ‖ signature
-//!       └────────── postcard, shortest forms only ────────────┘  64 bytes, by the sender, over
+//! tag ‖ space sender boot n scope digest changed forked ‖ signature
+//!       └─────── postcard, shortest forms only ────────┘  64 bytes, by the sender, over
 //!                                                         context ‖ tag ‖ fields
 //! ```
 //!
@@ -16,6 +16,8 @@ use headwater_wire::{
 use iroh::{EndpointId, SecretKey};
 use serde::{Deserialize, Serialize};
 
+use crate::fields::{Malformed, put, take};
+
 /// Separates these signatures from every other use of an endpoint's key. Part of the format.
 const SIGNATURE_CONTEXT: &[u8] = b"headwater 2026-11 head announcement";
 
@@ -28,6 +30,8 @@ pub mod tag {
     pub const FIRST: u8 = 16;
     /// [`HeadAnnouncement`](crate::HeadAnnouncement).
     pub const HEAD_ANNOUNCEMENT: u8 = 16;
+    /// [`RunsMessage`](crate::RunsMessage).
+    pub const RUNS: u8 = 17;
 }
 
 /// Which announcement of a sender this is.
@@ -86,8 +90,6 @@ pub struct HeadAnnouncement {
     /// each, and that it is `forked`. The sender's word alone, since where a log is cut its author need
     /// not have signed. It cuts nothing at a receiver: who does not know of the fork asks for the proof.
     pub forked: Vec<ClockEntry>,
-    /// Runs as they travel in a batch, small enough to come along. Not decoded, not checked.
-    pub inline: Vec<Bytes>,
 }
 
 /// An announcement cannot be made.
@@ -122,7 +124,7 @@ pub enum AnnouncementSignError {
         /// The space it belongs to.
         found: SpaceId,
     },
-    /// The announcement would not fit the topic. Announce fewer heads, or fewer runs.
+    /// The announcement would not fit the topic. Announce fewer heads.
     #[error("{len} bytes, {max} fit")]
     TooLarge {
         /// Its size in bytes.
@@ -167,6 +169,12 @@ pub enum AnnouncementDecodeError {
     NotCanonical,
 }
 
+impl From<Malformed> for AnnouncementDecodeError {
+    fn from(Malformed { field }: Malformed) -> Self {
+        Self::Malformed { field }
+    }
+}
+
 /// The signature is not the named sender's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the signature is not that of {sender}")]
@@ -204,9 +212,9 @@ struct ForkFields {
 }
 
 impl HeadAnnouncement {
-    /// Whether it names no log and carries no run: then its digest is what it has to say.
+    /// Whether it names no log: then its digest is what it has to say.
     pub fn is_periodic(&self) -> bool {
-        self.changed.is_empty() && self.forked.is_empty() && self.inline.is_empty()
+        self.changed.is_empty() && self.forked.is_empty()
     }
 
     /// Encodes and signs, ready to be broadcast.
@@ -283,12 +291,10 @@ impl HeadAnnouncement {
                 revoked: Some(log.revoked).filter(|it| *it != RevokedDigest::NONE),
             })
             .collect();
-        let inline: Vec<&[u8]> = self.inline.iter().map(AsRef::as_ref).collect();
         let mut bytes = vec![tag::HEAD_ANNOUNCEMENT];
         put(&mut bytes, &fixed);
         put(&mut bytes, &changed);
         put(&mut bytes, &forked);
-        put(&mut bytes, &inline);
         bytes
     }
 }
@@ -371,11 +377,6 @@ impl SignedAnnouncement {
                 revoked: fields.revoked.unwrap_or(RevokedDigest::NONE),
             });
         }
-        let mut inline = Vec::new();
-        for _ in 0..take::<u64>(&mut rest, "inline")? {
-            let run: &[u8] = take(&mut rest, "inline")?;
-            inline.push(message.slice_ref(run));
-        }
 
         if let Some(index) = first_not_ascending(&changed) {
             return Err(AnnouncementDecodeError::HeadsNotAscending { index });
@@ -391,7 +392,6 @@ impl SignedAnnouncement {
             digest: fixed.digest,
             changed,
             forked,
-            inline,
         };
         if announcement.encode_unsigned() != unsigned {
             return Err(AnnouncementDecodeError::NotCanonical);
@@ -425,16 +425,7 @@ impl SignedAnnouncement {
         self.announcement.counter
     }
 
-    /// The run that came along, if it is one and nothing else is named beside it.
-    pub(crate) fn only_run(&self) -> Option<&Bytes> {
-        let said = &self.announcement;
-        match (&*said.changed, &*said.forked, &*said.inline) {
-            ([], [], [run]) => Some(run),
-            _ => None,
-        }
-    }
-
-    /// Checks that the sender signed it. Heads and runs inside still have to prove themselves.
+    /// Checks that the sender signed it. Heads inside still have to prove themselves.
     ///
     /// # Errors
     ///
@@ -465,22 +456,6 @@ fn first_not_rising(authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
     })
 }
 
-fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
-    let encoded = postcard::to_allocvec(value)
-        .expect("plain structs and lists of known length always encode");
-    bytes.extend_from_slice(&encoded);
-}
-
-fn take<'a, T: Deserialize<'a>>(
-    rest: &mut &'a [u8],
-    field: &'static str,
-) -> Result<T, AnnouncementDecodeError> {
-    let (value, left) = postcard::take_from_bytes(rest)
-        .map_err(|_| AnnouncementDecodeError::Malformed { field })?;
-    *rest = left;
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use data_encoding::HEXLOWER;
@@ -503,7 +478,7 @@ mod tests {
         SignedHead::sign(&AuthorSecret::from_bytes([author_seed; 32]), space, head)
     }
 
-    fn announcement(authors: u8, inline: Vec<Bytes>) -> HeadAnnouncement {
+    fn announcement(authors: u8) -> HeadAnnouncement {
         let space = SpaceId::from_bytes([1; 32]);
         let mut changed: Vec<_> = (1..=authors)
             .map(|seed| head(space, seed, 300 * u64::from(seed)))
@@ -517,7 +492,6 @@ mod tests {
             digest: HeadsDigest::from_bytes([9; 32]),
             changed,
             forked: Vec::new(),
-            inline,
         }
     }
 
@@ -540,11 +514,11 @@ mod tests {
     }
 
     /// Tag; space; sender; boot 3, n 200; scope; digest; one head: author, seq 300, id, signature;
-    /// two logs that fork: author, seq 6, id, a digest of what is revoked, and author, 0, zeros, none; one run of three bytes; the
-    /// sender's signature over all before it.
+    /// two logs that fork: author, seq 6, id, a digest of what is revoked, and author, 0, zeros, none; the sender's
+    /// signature over all before it.
     #[test]
     fn an_announcement_has_the_bytes_written_down() {
-        let mut said = announcement(0, vec![Bytes::from_static(b"run")]);
+        let mut said = announcement(0);
         said.changed = vec![SignedHead {
             author: AuthorId::from_bytes([0xa1; 32]),
             space: said.space,
@@ -578,9 +552,8 @@ mod tests {
             "00",
             &"00".repeat(32),
             "00",
-            "010372756e",
-            "415d57c8384e1d4f5bd939d30d65bdb4fece6b9ec9244a58942e349c7aa31c65\
-             ca157e6b796f8715fbdbd41c150b8a646e3fb5e623f792aef737f26615e6ce09",
+            "c94841fc53671222af778d6d03ff1022c015cad17df478c0b5ca729b746079d8\
+             9b887e52290b56e4926a66513ed41f78c2b56c9350aad370f9bf4e8182d0b60f",
         ];
         let bytes = said.sign(&key(), LIMIT).unwrap();
         assert_eq!(HEXLOWER.encode(&bytes), fields.concat());
@@ -590,7 +563,7 @@ mod tests {
     #[test]
     fn an_announcement_comes_back_as_it_was_signed_and_its_heads_prove_themselves() {
         for authors in [0, 1, 15] {
-            let mut said = announcement(authors, vec![Bytes::new(), Bytes::from(vec![5; 300])]);
+            let mut said = announcement(authors);
             said.forked = (0..authors).map(|n| fork(n, u64::from(n))).collect();
             let heard = read(&said.sign(&key(), LIMIT).unwrap());
             assert_eq!(heard, said);
@@ -602,7 +575,7 @@ mod tests {
 
     #[test]
     fn refuses_to_make_what_a_topic_would_swallow() {
-        let said = announcement(1, vec![Bytes::from(vec![0; LIMIT])]);
+        let said = announcement((LIMIT / 130) as u8);
         let error = said.sign(&key(), LIMIT).unwrap_err();
         assert!(matches!(
             error,
@@ -612,7 +585,7 @@ mod tests {
 
     #[test]
     fn refuses_a_foreign_key_a_foreign_head_and_heads_out_of_order() {
-        let said = announcement(2, vec![]);
+        let said = announcement(2);
         let other = SecretKey::from_bytes(&[8; 32]);
         assert_eq!(
             said.sign(&other, LIMIT),
@@ -643,7 +616,7 @@ mod tests {
 
     #[test]
     fn decoding_refuses_heads_named_twice() {
-        let mut said = announcement(1, vec![]);
+        let mut said = announcement(1);
         said.changed.push(said.changed[0]);
         let mut bytes = said.encode_unsigned();
         bytes.extend_from_slice(&[0; Signature::LEN]);
@@ -655,7 +628,7 @@ mod tests {
 
     #[test]
     fn refuses_forks_out_of_order_and_logs_that_are_none() {
-        let mut said = announcement(0, vec![]);
+        let mut said = announcement(0);
         said.forked = vec![fork(2, 1), fork(1, 1)];
         let refused = Err(AnnouncementSignError::NoForks { index: 1 });
         assert_eq!(said.sign(&key(), LIMIT), refused);
@@ -692,8 +665,8 @@ mod tests {
 
     #[test]
     fn a_claimed_count_reserves_nothing() {
-        let mut bytes = announcement(0, vec![]).encode_unsigned();
-        bytes.truncate(bytes.len() - 3);
+        let mut bytes = announcement(0).encode_unsigned();
+        bytes.truncate(bytes.len() - 2);
         put(&mut bytes, &u64::MAX);
         bytes.extend_from_slice(&[0; Signature::LEN]);
         assert_eq!(
@@ -711,9 +684,7 @@ mod tests {
 
     #[test]
     fn one_flipped_bit_is_always_seen() {
-        let bytes = announcement(2, vec![Bytes::from_static(b"run")])
-            .sign(&key(), LIMIT)
-            .unwrap();
+        let bytes = announcement(2).sign(&key(), LIMIT).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -736,7 +707,7 @@ mod tests {
 
         #[test]
         fn a_cut_or_lengthened_message_is_refused(len in 0usize..500) {
-            let whole = announcement(2, vec![]).sign(&key(), LIMIT).unwrap();
+            let whole = announcement(2).sign(&key(), LIMIT).unwrap();
             let mut other = whole.to_vec();
             other.resize(len, 0);
             if other != whole {

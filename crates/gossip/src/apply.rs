@@ -1,15 +1,15 @@
-//! From proven announcements to what the announcer is told of them.
+//! From messages that passed the gate to what the announcer is told of them.
 //!
 //! ```text
 //! heads above ours ─▶ signatures ─┐
-//! inline runs ─▶ Space::apply ────┴─▶ claims (author, seq said, seq held) ─▶ announcer
+//! runs ─▶ Space::apply ───────────┴─▶ claims (author, seq said, seq held) ─▶ announcer
 //! ```
 //!
-//! Several announcements are taken at once, so that their runs share a commit.
+//! Several messages are taken at once, so that their runs share a commit.
 
 use std::{fmt::Display, sync::Arc};
 
-use headwater::{Acceptance, ApplyRunsError, Space, wire::AppendError};
+use headwater::{Acceptance, ApplyRunsError, Space, proto::Appended, wire::AppendError};
 use headwater_proto::announcer::{Claim, ForkClaim};
 use headwater_wire::{AuthorId, ClockEntry, HeadsDigest, Run, SignedHead};
 use iroh::EndpointId;
@@ -17,13 +17,27 @@ use n0_future::join_all;
 use tracing::{debug, warn};
 
 use crate::{
-    gate::{Ignored, Proven},
+    gate::{Ignored, Passage, Proven, UnprovenRuns},
     metrics::BridgeMetrics,
 };
 
+/// What passed the gate.
+#[derive(Debug)]
+pub(crate) enum Passed {
+    Announcement(Proven),
+    Runs(UnprovenRuns),
+}
+
+/// A message with what became of it.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Announcement(HeardHeads),
+    Runs(HeardRuns),
+}
+
 /// An announcement with what became of it.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct HeardHeads {
     pub(crate) sender: EndpointId,
     pub(crate) neighbor: EndpointId,
     pub(crate) digest: HeadsDigest,
@@ -37,6 +51,17 @@ pub(crate) struct Heard {
     pub(crate) contradicts: bool,
 }
 
+/// Runs that proved themselves, with what became of them.
+#[derive(Debug)]
+pub(crate) struct HeardRuns {
+    pub(crate) passage: Passage,
+    pub(crate) claims: Vec<Claim>,
+    /// Authors who may write here, and of whom they brought something that is not held.
+    pub(crate) news: Vec<AuthorId>,
+    /// As of an announcement. Whoever delivered them may hold neither branch, and nobody else is known to.
+    pub(crate) contradicts: bool,
+}
+
 /// What one head or run comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
@@ -45,80 +70,72 @@ enum Said {
     Contradicts,
 }
 
-/// What became of the inline runs of one announcement.
-type RunsSaid = Result<Vec<Said>, Ignored>;
+/// What became of a run that was given to the space; `None` if the store failed.
+type Outcome = Option<Result<Appended, AppendError>>;
 
-/// Checks the heads of announcements, and applies their runs. Those of one sender are applied in
-/// their order; senders do not wait for each other. Returns what was not ignored, in the order of
+/// Checks the heads of announcements, and applies runs. Those that one neighbour delivered are applied
+/// in their order; neighbours do not wait for each other. Returns what was not ignored, in the order of
 /// the call.
 pub(crate) async fn apply(
     space: Space,
-    proven: Vec<Proven>,
+    passed: Vec<Passed>,
     metrics: Arc<BridgeMetrics>,
 ) -> Vec<Heard> {
-    let mut of_senders: Vec<(EndpointId, Vec<(usize, Proven)>)> = Vec::new();
-    for (at, proven) in proven.into_iter().enumerate() {
-        let sender = proven.announcement.sender;
-        match of_senders.iter_mut().find(|(known, _)| *known == sender) {
-            Some((_, of_sender)) => of_sender.push((at, proven)),
-            None => of_senders.push((sender, vec![(at, proven)])),
+    let mut announcements = Vec::new();
+    let mut of_neighbors: Vec<(EndpointId, Vec<(usize, UnprovenRuns)>)> = Vec::new();
+    for (at, passed) in passed.into_iter().enumerate() {
+        match passed {
+            Passed::Announcement(proven) => announcements.push((at, proven)),
+            Passed::Runs(runs) => {
+                let neighbor = runs.passage.neighbor;
+                match of_neighbors.iter_mut().find(|(it, _)| *it == neighbor) {
+                    Some((_, of_neighbor)) => of_neighbor.push((at, runs)),
+                    None => of_neighbors.push((neighbor, vec![(at, runs)])),
+                }
+            }
         }
     }
-    let applying = of_senders
+    // Before the heads, which may be theirs.
+    let applying = of_neighbors
         .into_iter()
-        .map(|(sender, of_sender)| apply_of_sender(&space, sender, of_sender, &metrics));
-    let mut heard: Vec<(usize, Heard)> = join_all(applying).await.into_iter().flatten().collect();
+        .map(|(neighbor, messages)| apply_messages(&space, neighbor, messages, &metrics));
+    let mut heard: Vec<(usize, Heard)> = Vec::new();
+    for (at, applied) in join_all(applying).await.into_iter().flatten() {
+        match applied {
+            Ok(runs) => heard.push((at, Heard::Runs(runs))),
+            Err((ignored, neighbor)) => ignore(&ignored, neighbor, &metrics),
+        }
+    }
+    let checking = announcements.into_iter().map(async |(at, proven)| {
+        let sender = proven.announcement.sender;
+        (at, sender, heads_of(&space, proven).await)
+    });
+    for (at, sender, checked) in join_all(checking).await {
+        match checked {
+            Ok(heads) => {
+                metrics.announcements_accepted.inc();
+                heard.push((at, Heard::Announcement(heads)));
+            }
+            Err(ignored) => ignore(&ignored, sender, &metrics),
+        }
+    }
     heard.sort_by_key(|(at, _)| *at);
     heard.into_iter().map(|(_, heard)| heard).collect()
 }
 
-async fn apply_of_sender(
-    space: &Space,
-    sender: EndpointId,
-    of_sender: Vec<(usize, Proven)>,
-    metrics: &BridgeMetrics,
-) -> Vec<(usize, Heard)> {
-    let mut passed = Vec::with_capacity(of_sender.len());
-    for (at, proven) in of_sender {
-        match said_by_heads(space, &proven.announcement.changed).await {
-            Ok(said) => passed.push((at, proven, said)),
-            Err(ignored) => ignore(&ignored, sender, metrics),
-        }
-    }
-    let mut runs: Vec<Vec<Run>> = Vec::with_capacity(passed.len());
-    for (_, proven, _) in &mut passed {
-        runs.push(std::mem::take(&mut proven.runs));
-    }
-    let of_runs = apply_runs(space, sender, runs, metrics).await;
-    let mut heard = Vec::with_capacity(passed.len());
-    for ((at, mut proven, mut of_all), of_runs) in passed.into_iter().zip(of_runs) {
-        match of_runs {
-            Ok(of_runs) => of_all.extend(of_runs),
-            Err(ignored) => {
-                ignore(&ignored, sender, metrics);
-                continue;
-            }
-        }
-        let (forks, cut_otherwise) = said_of_forks(space, &proven.announcement.forked).await;
-        let contradicts = cut_otherwise || of_all.contains(&Said::Contradicts);
-        let mut claims: Vec<Claim> = of_all.into_iter().filter_map(Said::claim).collect();
-        claims.append(&mut proven.claims);
-        metrics.announcements_accepted.inc();
-        let said = &proven.announcement;
-        heard.push((
-            at,
-            Heard {
-                sender,
-                neighbor: proven.neighbor,
-                digest: said.digest,
-                periodic: said.is_periodic(),
-                claims,
-                forks,
-                contradicts,
-            },
-        ));
-    }
-    heard
+async fn heads_of(space: &Space, proven: Proven) -> Result<HeardHeads, Ignored> {
+    let said = proven.announcement;
+    let of_all = said_by_heads(space, &said.changed).await?;
+    let (forks, cut_otherwise) = said_of_forks(space, &said.forked).await;
+    Ok(HeardHeads {
+        sender: said.sender,
+        neighbor: proven.neighbor,
+        digest: said.digest,
+        periodic: said.is_periodic(),
+        contradicts: cut_otherwise || of_all.contains(&Said::Contradicts),
+        claims: of_all.into_iter().filter_map(Said::claim).collect(),
+        forks,
+    })
 }
 
 impl Said {
@@ -130,9 +147,10 @@ impl Said {
     }
 }
 
+/// `sender`: who signed it, or else delivered it.
 fn ignore(ignored: &Ignored, sender: EndpointId, metrics: &BridgeMetrics) {
     metrics.count(ignored);
-    debug!(sender = %sender.fmt_short(), %ignored, "ignored an announcement");
+    debug!(sender = %sender.fmt_short(), %ignored, "ignored a message");
 }
 
 /// What announced heads say, as far as it is proven: heads that are not in our log by the author's
@@ -233,70 +251,116 @@ async fn held(space: &Space, author: AuthorId) -> Option<ClockEntry> {
     }
 }
 
-/// Applies the runs of several announcements of one sender; one answer for each announcement.
-async fn apply_runs(
+/// Applies what one neighbour delivered; one answer for each message.
+async fn apply_messages(
     space: &Space,
-    sender: EndpointId,
-    of_announcements: Vec<Vec<Run>>,
+    neighbor: EndpointId,
+    messages: Vec<(usize, UnprovenRuns)>,
     metrics: &BridgeMetrics,
-) -> Vec<RunsSaid> {
-    let together: Vec<Run> = of_announcements.iter().flatten().cloned().collect();
-    if together.is_empty() {
-        return of_announcements.iter().map(|_| Ok(Vec::new())).collect();
-    }
-    match apply_at_once(space, sender, together, metrics).await {
-        Ok(mut claims) => of_announcements
-            .iter()
-            .map(|runs| {
-                let later = claims.split_off(runs.len().min(claims.len()));
-                Ok(std::mem::replace(&mut claims, later)
-                    .into_iter()
-                    .flatten()
-                    .collect())
-            })
-            .collect(),
+) -> Vec<(usize, Result<HeardRuns, (Ignored, EndpointId)>)> {
+    let together = messages.iter().flat_map(|(_, it)| it.runs.clone());
+    let mut outcomes = match apply_at_once(space, neighbor, together.collect()).await {
+        Ok(outcomes) => Some(outcomes.into_iter()),
         // One bad run refuses all of the call: find out whose it was.
-        Err(_) if of_announcements.len() > 1 => {
-            let mut answers = Vec::with_capacity(of_announcements.len());
-            for runs in of_announcements {
-                let answer = apply_at_once(space, sender, runs, metrics).await;
-                answers.push(answer.map(|claims| claims.into_iter().flatten().collect()));
-            }
-            answers
-        }
-        Err(ignored) => vec![Err(ignored)],
+        Err(_) => None,
+    };
+    let mut heard = Vec::with_capacity(messages.len());
+    for (at, UnprovenRuns { runs, passage }) in messages {
+        let named: Vec<_> = runs.iter().map(Named::of).collect();
+        let of_message = match &mut outcomes {
+            Some(outcomes) => Ok(outcomes.by_ref().take(named.len()).collect()),
+            None => apply_at_once(space, neighbor, runs).await,
+        };
+        let applied = match of_message {
+            Ok(outcomes) => Ok(runs_said(space, passage, named, outcomes, metrics).await),
+            Err(ignored) => Err((ignored, neighbor)),
+        };
+        heard.push((at, applied));
+    }
+    heard
+}
+
+/// Gives runs to the space in one call; one answer for each.
+async fn apply_at_once(
+    space: &Space,
+    neighbor: EndpointId,
+    runs: Vec<Run>,
+) -> Result<Vec<Outcome>, Ignored> {
+    let count = runs.len();
+    match space.apply(runs, neighbor).await {
+        Ok(outcomes) => Ok(outcomes.into_iter().map(Some).collect()),
+        Err(error) => not_stored(error).map(|outcome| vec![outcome; count]),
     }
 }
 
-/// Applies runs in one call; one answer for each, if it says anything.
-async fn apply_at_once(
-    space: &Space,
-    sender: EndpointId,
-    runs: Vec<Run>,
-    metrics: &BridgeMetrics,
-) -> Result<Vec<Option<Said>>, Ignored> {
-    if runs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let named: Vec<_> = runs
-        .iter()
-        .map(|run| (run.author(), run.last_seq()))
-        .collect();
-    let outcomes = match space.apply(runs, sender).await {
-        Ok(outcomes) => outcomes.into_iter().map(Some).collect(),
-        Err(ApplyRunsError::Invalid(_)) => return Err(Ignored::InvalidRun),
-        Err(error) => {
-            warn!(%error, "cannot store what was announced");
-            vec![None; named.len()]
+/// The space took no run of a call: because one does not verify, or the store failed.
+fn not_stored(error: ApplyRunsError) -> Result<Outcome, Ignored> {
+    match error {
+        ApplyRunsError::Invalid(invalid) => Err(Ignored::InvalidRun(invalid)),
+        error => {
+            warn!(%error, "cannot store what was sent");
+            Ok(None)
         }
+    }
+}
+
+/// Applies a single run here and now: `None` if that would wait for something, and then nothing was
+/// done.
+pub(crate) async fn apply_one_at_once(
+    space: &Space,
+    run: &Run,
+    passage: Passage,
+    metrics: &BridgeMetrics,
+) -> Option<Result<HeardRuns, Ignored>> {
+    let outcome = match space.apply_at_once(run, passage.neighbor)? {
+        Ok(outcome) => Some(outcome),
+        Err(error) => match not_stored(error) {
+            Ok(outcome) => outcome,
+            Err(ignored) => return Some(Err(ignored)),
+        },
+    };
+    let (named, outcomes) = (vec![Named::of(run)], vec![outcome]);
+    Some(Ok(runs_said(space, passage, named, outcomes, metrics).await))
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    author: AuthorId,
+    seq: u64,
+}
+
+impl Named {
+    fn of(run: &Run) -> Self {
+        Self {
+            author: run.author(),
+            seq: run.last_seq(),
+        }
+    }
+}
+
+/// What the runs of one message say, all of which proved themselves.
+async fn runs_said(
+    space: &Space,
+    passage: Passage,
+    named: Vec<Named>,
+    outcomes: Vec<Outcome>,
+    metrics: &BridgeMetrics,
+) -> HeardRuns {
+    let mut heard = HeardRuns {
+        passage,
+        claims: Vec::with_capacity(named.len()),
+        news: Vec::new(),
+        contradicts: false,
     };
     let over_quota = space.over_quota();
-    let mut answers = Vec::with_capacity(named.len());
-    for ((author, seq), outcome) in named.into_iter().zip(outcomes) {
+    for (Named { author, seq }, outcome) in named.into_iter().zip(outcomes) {
         let told = |why: &dyn Display| {
-            let (sender, author) = (sender.fmt_short(), author.fmt_short());
-            debug!(%sender, %author, seq, %why, "an inline run was not stored");
+            let sender = passage.neighbor.fmt_short();
+            let author = author.fmt_short();
+            debug!(%sender, %author, seq, %why, "a run was not stored");
         };
+        let is_held = matches!(outcome, Some(Err(AppendError::Stale { .. })));
         let held = match outcome {
             Some(Ok(appended)) => {
                 metrics.runs_stored.inc();
@@ -312,10 +376,14 @@ async fn apply_at_once(
                 told(&"begins above what is held");
                 expected.saturating_sub(1)
             }
-            Some(Err(AppendError::NotAccepted { .. } | AppendError::OverQuota { .. })) => {
+            Some(Err(AppendError::NotAccepted { .. })) => {
                 // Nor here: a pull would bring what is not stored either.
                 metrics.runs_not_accepted.inc();
-                answers.push(None);
+                continue;
+            }
+            Some(Err(AppendError::OverQuota { .. })) => {
+                metrics.runs_not_accepted.inc();
+                heard.news.push(author);
                 continue;
             }
             Some(Err(AppendError::Forked { .. })) => {
@@ -323,7 +391,8 @@ async fn apply_at_once(
                 // each side lacks.
                 metrics.runs_forked.inc();
                 told(&"contradicts the log held");
-                answers.push(Some(Said::Contradicts));
+                heard.news.push(author);
+                heard.contradicts = true;
                 continue;
             }
             // There is time for a pull, and it brings more at once.
@@ -339,10 +408,15 @@ async fn apply_at_once(
             }
             None => held(space, author).await.map_or(0, |held| held.head.seq),
         };
+        if !is_held {
+            heard.news.push(author);
+        }
         let is_left_out = seq > held && over_quota.binary_search(&author).is_ok();
-        answers.push((!is_left_out).then_some(Said::Claims(Claim { author, seq, held })));
+        if !is_left_out {
+            heard.claims.push(Claim { author, seq, held });
+        }
     }
-    Ok(answers)
+    heard
 }
 
 #[cfg(test)]

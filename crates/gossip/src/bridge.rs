@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
     announcement::AnnouncementCounter,
-    driver::{Asking, Delivered, Driver, Moving, Old, Seldom},
+    driver::{Asking, Driver, Moving, Old, Seldom},
     events::Shared,
     fresh::Fresh,
     gate::Gate,
@@ -295,7 +295,6 @@ impl GossipBridge {
             old: Old::new(inner.legacy, &limits),
             limits,
             digest,
-            delivered: Delivered::default(),
             waiting: Vec::new(),
             applying: None,
             in_flight: std::collections::BTreeMap::new(),

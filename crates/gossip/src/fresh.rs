@@ -1,4 +1,4 @@
-//! Runs and heads of logs that grew, kept until they are announced, so that an announcement of
+//! Runs and heads of logs that grew, kept until they are sent or announced, so that to tell of
 //! something just written needs no look into the store.
 //!
 //! Invariant: a run here holds all of its author since the last announcement that named it.
@@ -69,6 +69,13 @@ impl Fresh {
         self.heard
             .get(&growth.author)
             .is_some_and(|heard| growth.through <= *heard)
+    }
+
+    /// Takes all that is new of a log, because it is sent now, if that is at hand; else nothing is taken.
+    pub(crate) fn take_run(&mut self, author: &AuthorId) -> Option<Run> {
+        let run = self.logs.get(author)?.run.clone()?;
+        self.logs.remove(author);
+        Some(run)
     }
 
     /// Takes what is known of a log, because it is announced now.

@@ -3,35 +3,39 @@
 //! ```text
 //! size ─▶ tag ─▶ decode ─▶ space ─▶ sender's share, counter ─▶ neighbour's share    read
 //!      ─▶ (policy, asked by the caller)
-//!      ─▶ signature ─▶ noted in the sender table ─▶ inline runs decode              prove
+//!      ─▶ signature ─▶ noted in the sender table                                    prove
+//!
+//! size ─▶ tag ─▶ decode ─▶ space ─▶ authors' shares ─▶ neighbour's share            read
+//!      ─▶ (signatures, checked by the space that stores the runs)
+//!      ─▶ authors noted                                                             proven_runs
 //! ```
 //!
 //! Shares are of two sides, because both can flood. What a sender *signed* counts against the
-//! sender, whoever relays it. Before that is known the neighbour that delivered a message answers
-//! for it, out of one of four shares ([`Share`]), each as large as [`BridgeLimits::neighbor`]:
+//! sender, whoever relays it; so do an author's runs that are news. Before that is known the neighbour
+//! that delivered a message answers for it, out of one of four shares ([`Share`]), each as large as
+//! [`BridgeLimits::neighbor`]:
 //!
 //! - what it claims to say itself, given back once the signature holds,
-//! - what it relays of known senders, given back likewise,
-//! - what it relays of senders not heard of before,
+//! - what it relays of known senders and authors, given back likewise, if a run is not held already,
+//! - what it relays of senders and authors not heard of before,
 //! - the older exchange, and what cannot be meant for us (undecodable, replayed, foreign).
 //!
 //! iroh-gossip relays before anybody judges, so honest neighbours deliver junk too. Junk uses up
-//! the last share and new names the one before it; known senders are heard all the same.
-//! Announcements that *forge* a known sender use up what may be forged in that one name by way of
-//! that neighbour ([`BridgeLimits::forged`]): the sender is still heard by way of every other one,
-//! and other senders by way of this one, until so many names are forged that the neighbour's share
-//! for known senders is used up. Who is a neighbour itself is heard out of its own share.
+//! the last share and new names the one before it; known ones are heard all the same. Messages that
+//! *forge* a known sender or author, and runs that were sent before, use up what may be forged in that
+//! one name by way of that neighbour ([`BridgeLimits::forged`]): the name is still heard by way of every
+//! other one, and other names by way of this one, until so many names are forged that the neighbour's
+//! share for known ones is used up. Who is a neighbour itself announces out of its own share.
 //!
-//! Keys cost nothing, and each brings a sender's share along: all that a neighbour relays of known
-//! senders together is bounded by [`BridgeLimits::relayed`]. Above that honest senders behind this
+//! Keys cost nothing, and each brings a share along: all that a neighbour relays of known senders and
+//! authors together is bounded by [`BridgeLimits::relayed`]. Above that honest ones behind this
 //! neighbour lose messages too. What is dropped unread for want of any share is
 //! [`Ignored::NeighborTooOften`], which the caller treats as a loss and heals.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_proto::announcer::Claim;
-use headwater_wire::{Run, SpaceId, legacy::LegacyMessage};
+use headwater_wire::{AuthorId, Run, RunError, SpaceId, legacy::LegacyMessage};
 use iroh::EndpointId;
 
 use crate::{
@@ -40,6 +44,7 @@ use crate::{
     },
     bucket::Buckets,
     limits::BridgeLimits,
+    runs::RunsMessage,
     senders::{SenderTable, Standing},
 };
 
@@ -60,6 +65,8 @@ pub(crate) enum Ignored {
     Own,
     #[error("the sender announces too often")]
     SenderTooOften,
+    #[error("author {} writes too often", author.fmt_short())]
+    AuthorTooOften { author: AuthorId },
     #[error("the neighbour passes on too much that is bad or of unknown senders")]
     NeighborTooOften,
     #[error("the policy does not let the sender read")]
@@ -71,15 +78,16 @@ pub(crate) enum Ignored {
     #[error("the sender did not sign it")]
     Forged,
     #[error("head of {} is not signed by its author", author.fmt_short())]
-    ForgedHead { author: headwater_wire::AuthorId },
-    #[error("an inline run does not verify")]
-    InvalidRun,
+    ForgedHead { author: AuthorId },
+    #[error("a run does not verify: {0}")]
+    InvalidRun(RunError),
 }
 
 /// A message read, nothing of it proven.
 #[derive(Debug)]
 pub(crate) enum Read {
     Announcement(Unproven),
+    Runs(UnprovenRuns),
     Legacy(LegacyMessage),
 }
 
@@ -92,18 +100,39 @@ pub(crate) struct Unproven {
     share: Share,
 }
 
-/// An announcement its sender did sign. Its heads and runs still have to prove themselves.
+/// An announcement its sender did sign. Its heads still have to prove themselves.
 #[derive(Debug)]
 pub(crate) struct Proven {
     pub(crate) announcement: HeadAnnouncement,
     /// Who delivered it.
     pub(crate) neighbor: EndpointId,
-    /// Its inline runs, decoded.
-    pub(crate) runs: Vec<Run>,
-    /// What runs of it claim that were applied before it was proven.
-    pub(crate) claims: Vec<Claim>,
     /// Whether no later announcement of the sender was heard: an older digest says little.
     pub(crate) newest: bool,
+}
+
+/// Runs whose authors are claims.
+#[derive(Debug)]
+pub(crate) struct UnprovenRuns {
+    /// At least one.
+    pub(crate) runs: Vec<Run>,
+    pub(crate) passage: Passage,
+}
+
+/// How runs passed the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// Who delivered them.
+    pub(crate) neighbor: EndpointId,
+    share: Share,
+    /// In whose name: of several authors, the first.
+    name: Name,
+}
+
+/// Who a message says it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Name {
+    Sender(EndpointId),
+    Author(AuthorId),
 }
 
 /// What a neighbour answers for.
@@ -111,9 +140,9 @@ pub(crate) struct Proven {
 enum Share {
     /// Announcements it says are its own.
     Own,
-    /// Announcements in the name of senders that proved themselves before.
+    /// Messages in the name of senders or authors that proved themselves before.
     Known,
-    /// Announcements in the name of others.
+    /// Messages in the name of others.
     New,
     /// The older exchange, and what is known to be bad without a signature check.
     Junk,
@@ -129,10 +158,12 @@ pub(crate) struct Gate {
     me: EndpointId,
     max_bytes: usize,
     senders: SenderTable,
+    /// Authors who sent something new.
+    authors: Buckets<AuthorId>,
     neighbors: Buckets<(EndpointId, Share)>,
-    /// By neighbour and known sender: given back once the signature holds.
-    forged: Buckets<(EndpointId, EndpointId)>,
-    /// What neighbours relay of known senders.
+    /// By neighbour and known name: given back once the signature holds.
+    forged: Buckets<(EndpointId, Name)>,
+    /// What neighbours relay of known senders and authors.
     relayed: Buckets<EndpointId>,
 }
 
@@ -143,11 +174,6 @@ impl Unproven {
 
     pub(crate) fn neighbor(&self) -> EndpointId {
         self.neighbor
-    }
-
-    /// The run that came along, decoded, if it is one and nothing else is said.
-    pub(crate) fn single_run(&self) -> Option<Run> {
-        Run::decode(self.signed.only_run()?.clone()).ok()
     }
 }
 
@@ -163,6 +189,7 @@ impl Gate {
             me,
             max_bytes,
             senders: SenderTable::new(limits.sender, limits.senders),
+            authors: Buckets::new(limits.author, limits.senders),
             neighbors: Buckets::new(limits.neighbor, limits.neighbors.saturating_mul(SHARES)),
             forged: Buckets::new(limits.forged, limits.senders.saturating_mul(4)),
             relayed: Buckets::new(limits.relayed, limits.neighbors),
@@ -186,6 +213,9 @@ impl Gate {
         }
         match content.first() {
             Some(&tag::HEAD_ANNOUNCEMENT) => self.read_announcement(&content, neighbor, now),
+            Some(&tag::RUNS) => self
+                .read_runs(&content, neighbor, now)
+                .map_err(|ignored| (ignored, None)),
             Some(&code) if code < tag::FIRST => self.read_legacy(content, neighbor, now),
             Some(_) => Err(self.charged(Ignored::Unknown, neighbor, now)),
             None => Err(self.charged(Ignored::Malformed, neighbor, now)),
@@ -245,23 +275,85 @@ impl Gate {
             // Looked up and dropped: too cheap to count against whoever relays it.
             Standing::TooOften => return Err(Ignored::SenderTooOften),
         };
-        let sender = signed.sender();
+        self.take_share(neighbor, share, Name::Sender(signed.sender()), now)?;
+        Ok(share)
+    }
+
+    fn read_runs(
+        &mut self,
+        content: &Bytes,
+        neighbor: EndpointId,
+        now: Duration,
+    ) -> Result<Read, Ignored> {
+        let Ok(Some(said)) = RunsMessage::decode(content) else {
+            return Err(self.charged(Ignored::Malformed, neighbor, now).0);
+        };
+        if said.space != self.space {
+            let found = said.space;
+            return Err(self
+                .charged(Ignored::ForeignSpace { found }, neighbor, now)
+                .0);
+        }
+        let mut authors = said.runs.iter().map(Run::author);
+        let Some(first) = authors.next() else {
+            return Err(self.charged(Ignored::Malformed, neighbor, now).0);
+        };
+        let mut share = Share::Known;
+        for author in authors.chain([first]) {
+            match self.authors.has_one(&author, now) {
+                Some(true) => {}
+                // Looked up and dropped, as above.
+                Some(false) => return Err(Ignored::AuthorTooOften { author }),
+                None => share = Share::New,
+            }
+        }
+        let name = Name::Author(first);
+        self.take_share(neighbor, share, name, now)?;
+        Ok(Read::Runs(UnprovenRuns {
+            runs: said.runs,
+            passage: Passage {
+                neighbor,
+                share,
+                name,
+            },
+        }))
+    }
+
+    /// What a neighbour answers for until a message is proven.
+    fn take_share(
+        &mut self,
+        neighbor: EndpointId,
+        share: Share,
+        name: Name,
+        now: Duration,
+    ) -> Result<(), Ignored> {
         let relays = share == Share::Known;
         // In this order: what one name may cost is used up before what all of them may.
-        if relays && !self.forged.try_take((neighbor, sender), now) {
+        if relays && !self.forged.try_take((neighbor, name), now) {
             return Err(Ignored::NeighborTooOften);
         }
         let has_share = self.neighbors.try_take((neighbor, share), now);
         if has_share && (!relays || self.relayed.try_take(neighbor, now)) {
-            return Ok(share);
+            return Ok(());
         }
         if has_share {
             self.neighbors.give_back(&(neighbor, share));
         }
         if relays {
-            self.forged.give_back(&(neighbor, sender));
+            self.forged.give_back(&(neighbor, name));
         }
         Err(Ignored::NeighborTooOften)
+    }
+
+    /// The message was proven: what its neighbour answered for is given back, unless it told of a name
+    /// not heard of before.
+    fn give_share_back(&mut self, neighbor: EndpointId, share: Share, name: Name) {
+        if matches!(share, Share::Own | Share::Known) {
+            self.neighbors.give_back(&(neighbor, share));
+        }
+        if share == Share::Known {
+            self.forged.give_back(&(neighbor, name));
+        }
     }
 
     fn read_legacy(
@@ -314,33 +406,32 @@ impl Gate {
             Standing::TooOften => return Err(Ignored::SenderTooOften),
         }
         let announcement = signed.verify().map_err(|_| Ignored::Forged)?;
-        if matches!(share, Share::Own | Share::Known) {
-            self.neighbors.give_back(&(neighbor, share));
-        }
-        if share == Share::Known {
-            self.forged.give_back(&(neighbor, announcement.sender));
-        }
         let (sender, counter) = (announcement.sender, announcement.counter);
+        self.give_share_back(neighbor, share, Name::Sender(sender));
         let newest = self.senders.note(sender, counter, now);
-        let runs = announcement
-            .inline
-            .iter()
-            .map(|bytes| Run::decode(bytes.clone()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| Ignored::Malformed)?;
         Ok(Proven {
             announcement,
             neighbor,
-            runs,
-            claims: Vec::new(),
             newest,
         })
+    }
+
+    /// Runs proved themselves, and brought news of these authors, whom the space accepts. Without news
+    /// nothing is given back: they were sent before, or by whoever pulled them.
+    pub(crate) fn proven_runs(&mut self, passage: &Passage, news: &[AuthorId], now: Duration) {
+        if news.is_empty() {
+            return;
+        }
+        self.give_share_back(passage.neighbor, passage.share, passage.name);
+        for author in news {
+            self.authors.try_take(*author, now);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use headwater_wire::HeadsDigest;
+    use headwater_wire::{AuthorSecret, EventDraft, HeadsDigest, sign_runs};
     use iroh::SecretKey;
 
     use super::*;
@@ -385,7 +476,6 @@ mod tests {
             digest: HeadsDigest::from_bytes([4; 32]),
             changed: vec![],
             forked: vec![],
-            inline: vec![],
         }
     }
 
@@ -403,7 +493,41 @@ mod tests {
     fn pass(gate: &mut Gate, content: Bytes, neighbor: u8) -> Result<Proven, Ignored> {
         match gate.read(content, id(neighbor), NOW) {
             Ok(Read::Announcement(unproven)) => gate.prove(unproven, NOW),
-            Ok(Read::Legacy(message)) => panic!("{message:?}"),
+            Ok(read) => panic!("{read:?}"),
+            Err((ignored, _)) => Err(ignored),
+        }
+    }
+
+    /// A message of a run each of these authors.
+    fn runs(space: SpaceId, authors: &[u8]) -> Bytes {
+        let run = |author: &u8| {
+            let author = AuthorSecret::from_bytes([*author; 32]);
+            let mut runs =
+                sign_runs(&space, &author, None, [EventDraft::new(16, 0, "new")]).unwrap();
+            runs.remove(0).into_run()
+        };
+        let said = RunsMessage {
+            space,
+            salt: [0; 8],
+            runs: authors.iter().map(run).collect(),
+        };
+        said.encode()
+    }
+
+    /// Reads a message of runs, of whose authors so many had news.
+    fn pass_runs(
+        gate: &mut Gate,
+        authors: &[u8],
+        neighbor: u8,
+        news: usize,
+    ) -> Result<(), Ignored> {
+        match gate.read(runs(space(), authors), id(neighbor), NOW) {
+            Ok(Read::Runs(unproven)) => {
+                let news: Vec<_> = unproven.runs.iter().map(Run::author).take(news).collect();
+                gate.proven_runs(&unproven.passage, &news, NOW);
+                Ok(())
+            }
+            Ok(read) => panic!("{read:?}"),
             Err((ignored, _)) => Err(ignored),
         }
     }
@@ -444,6 +568,13 @@ mod tests {
             (Bytes::from_static(&[77, 1]), Ignored::Unknown),
             (Bytes::new(), Ignored::Malformed),
             (Bytes::from_static(&[16, 1]), Ignored::Malformed),
+            (Bytes::from_static(&[17, 1]), Ignored::Malformed),
+            (
+                runs(SpaceId::from_bytes([2; 32]), &[1]),
+                Ignored::ForeignSpace {
+                    found: SpaceId::from_bytes([2; 32]),
+                },
+            ),
             (
                 elsewhere,
                 Ignored::ForeignSpace {
@@ -453,15 +584,6 @@ mod tests {
         ] {
             assert_eq!(pass(&mut gate, content, 7).unwrap_err(), expected);
         }
-    }
-
-    #[test]
-    fn an_inline_run_that_cannot_be_decoded_is_no_run() {
-        let mut gate = gate();
-        let mut said = said(1, 1);
-        said.inline = vec![Bytes::from_static(b"nonsense")];
-        let content = said.sign(&key(1), MAX).unwrap();
-        assert_eq!(pass(&mut gate, content, 7).unwrap_err(), Ignored::Malformed);
     }
 
     #[test]
@@ -629,6 +751,51 @@ mod tests {
         let checked =
             (1..=20).filter(|n| pass(&mut gate, forged(8, *n), 8).unwrap_err() == Ignored::Forged);
         assert_eq!(checked.count(), 5);
+    }
+
+    #[test]
+    fn an_author_that_writes_too_often_leaves_others_heard_through_the_same_neighbor() {
+        let limits = BridgeLimits {
+            author: Rate {
+                per_second: 1,
+                burst: 3,
+            },
+            ..BridgeLimits::default()
+        };
+        let mut gate = Gate::new(space(), id(99), MAX, &limits);
+        let passed = (0..1000).filter(|_| pass_runs(&mut gate, &[1], 7, 1).is_ok());
+        assert_eq!(passed.count(), 3);
+        let author = AuthorSecret::from_bytes([1; 32]).id();
+        let refused = Ignored::AuthorTooOften { author };
+        assert_eq!(pass_runs(&mut gate, &[2, 1], 7, 1), Err(refused));
+        pass_runs(&mut gate, &[2], 7, 1).unwrap();
+        pass(&mut gate, signed(1, 1), 7).unwrap();
+    }
+
+    #[test]
+    fn runs_that_are_no_news_use_up_the_share_of_who_delivers_them_and_nothing_of_their_author() {
+        let mut gate = gate_of(3, 1000);
+        pass_runs(&mut gate, &[1], 7, 1).unwrap();
+        pass_runs(&mut gate, &[2], 7, 1).unwrap();
+        let passed = (0..1000).filter(|_| pass_runs(&mut gate, &[1], 8, 0).is_ok());
+        assert_eq!(passed.count(), 3);
+        let silenced = pass_runs(&mut gate, &[1], 8, 1);
+        assert_eq!(silenced, Err(Ignored::NeighborTooOften));
+        for _ in 0..100 {
+            pass_runs(&mut gate, &[2], 8, 1).unwrap();
+            pass_runs(&mut gate, &[1], 7, 1).unwrap();
+        }
+    }
+
+    #[test]
+    fn authors_that_are_all_new_use_up_the_share_of_who_delivers_them() {
+        let mut gate = gate();
+        pass_runs(&mut gate, &[1], 8, 1).unwrap();
+        // One of them known, or all of them new; none of them may write.
+        let passed = (10..60).filter(|new| pass_runs(&mut gate, &[1, *new], 8, 0).is_ok());
+        assert_eq!(passed.count(), 4);
+        pass_runs(&mut gate, &[1], 8, 1).unwrap();
+        pass_runs(&mut gate, &[60], 7, 1).unwrap();
     }
 
     #[test]

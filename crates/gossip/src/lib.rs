@@ -7,12 +7,12 @@
 //!                  LiveSpace ── status(), events(), leave()
 //!
 //!  space + topic secret ──▶ topic_id ──▶ TopicId           one topic for each space
-//!  grown ──▶ HeadAnnouncement ──▶ sign ──▶ topic ─ ─ ▶ gate ──▶ apply ──▶ stored, with no pull
-//!  behind ──▶ pull over QUIC from who announced it
+//!  grown, small ──▶ RunsMessage ──▶ topic ─ ─ ▶ gate ──▶ apply ──▶ stored, with no pull
+//!  grown, large ──▶ HeadAnnouncement ──▶ topic ─ ─ ▶ gate ──▶ pull over QUIC from who announced it
 //! ```
 //!
-//! New events are announced at once by the heads they end in, each with its author's signature,
-//! and small runs travel inside the announcement. Whoever lacks more than that pulls. When all is
+//! New events are told of at once: small runs are sent to everybody as their author signed them, of what
+//! is larger the head it ends in is announced. Whoever lacks more than that pulls. When all is
 //! quiet a digest is announced now and then, and less often the longer it stays quiet. What to
 //! announce and whom to pull from is decided by
 //! [`Announcer`](headwater_proto::announcer::Announcer); here is the loop between it, the topic
@@ -75,12 +75,12 @@
 //! # What to know
 //!
 //! - Nothing is believed that is not signed: announcements by their sender, heads and runs by
-//!   their author. What is ignored is counted by reason in [`BridgeMetrics`].
+//!   their author, whoever sends them. What is ignored is counted by reason in [`BridgeMetrics`].
 //! - Gossip loses messages. What was lost is found again by digest, and pulled.
 //! - A message is never larger than the topic carries: iroh-gossip would drop it in silence, and
 //!   with it the link.
 //! - Nodes of the older exchange are heard on the same topic; what they get is [`LegacyPolicy`].
-//! - Whoever knows space and topic secret can listen. What is announced inline is not encrypted
+//! - Whoever knows space and topic secret can listen. What is sent to everybody is not encrypted
 //!   against other listeners: [`AccessPolicy`](headwater::AccessPolicy) decides who is *believed*,
 //!   and who may pull, not who hears.
 //!
@@ -94,6 +94,7 @@ mod bridge;
 mod bucket;
 mod driver;
 mod events;
+mod fields;
 mod fresh;
 mod gate;
 mod history;
@@ -102,6 +103,7 @@ mod limits;
 mod link;
 mod live;
 mod metrics;
+mod runs;
 mod senders;
 mod topic;
 
@@ -120,6 +122,7 @@ pub use legacy::LegacyPolicy;
 pub use limits::{BridgeLimits, Rate};
 pub use live::LiveSpace;
 pub use metrics::BridgeMetrics;
+pub use runs::{RunsDecodeError, RunsMessage};
 pub use topic::{
     DEFAULT_TOPIC_MESSAGE_BYTES, ENVELOPE_BYTES, TopicSecret, max_announcement_bytes, topic_id,
 };

@@ -21,28 +21,33 @@ pub struct BridgeLimits {
     /// sender coalesces what changes within 50 ms into at most four announcements. Only
     /// announcements the sender did sign count against it, so nobody can use up another's share.
     pub sender: Rate,
+    /// Messages with runs of one author that were news. Default 100 a second and 400 at once, for the
+    /// same reason. What is held already does not count, so whoever sends an author's runs again uses up
+    /// a share of its own.
+    pub author: Rate,
     /// Messages taken from one neighbour that turn out to be nobody's. It has four such shares:
-    /// for what it forges in its own name, for what is forged in the name of known senders, for
-    /// senders not heard of before, and for the rest (not decodable, replayed, of the older
-    /// exchange). Default 100 a second and 500 at once: a signature check costs some 50 µs, so each
+    /// for what it forges in its own name, for what is forged in the name of known senders and authors, or
+    /// is an author's and no news, for senders and authors not heard of before, and for the rest (not
+    /// decodable, replayed, of the older exchange). Default 100 a second and 500 at once: a signature check costs some 50 µs, so each
     /// of the first three is some 5 ms of a core a second. The last is not checked but decoded, a
     /// few µs; what is in it beyond the share is decoded all the same, as that is how it is known.
-    /// What known senders signed is not counted, whoever passes it on: a neighbour relays what
+    /// What known senders and authors signed is not counted, whoever passes it on: a neighbour relays what
     /// others say.
     pub neighbor: Rate,
-    /// Announcements one neighbour may relay that are forged in the name of one known sender.
+    /// Messages one neighbour may relay that are forged in the name of one known sender or author.
     /// Default 5 a second and 20 at once, a twentieth of the neighbour's share for all known
-    /// senders: forging one name by way of a neighbour silences that name by way of that neighbour,
+    /// names: forging one name by way of a neighbour silences that name by way of that neighbour,
     /// and forging twenty of them all the names it relays. Both are still heard by way of others.
     pub forged: Rate,
-    /// Announcements of all known senders together that one neighbour may relay. Default 2,000 a
+    /// Messages of all known senders and authors together that one neighbour may relay. Default 2,000 a
     /// second and 4,000 at once, some tenth of a core: 25 senders as busy as one can be, or
     /// thousands that chat. This bounds what any number of keys behind one neighbour can cost;
     /// above it what is dropped is found again by digest, and pulled.
     pub relayed: Rate,
-    /// Senders whose last counter is remembered. Default 4,096, some 400 KiB. The one not heard
-    /// for the longest time goes first; its old announcements could then be replayed, which
-    /// costs at most one pull that finds nothing.
+    /// Senders whose last counter is remembered, and authors who sent something new. Default 4,096 of
+    /// each, some 600 KiB. Of senders the one not heard for the longest time goes first; its old
+    /// announcements could then be replayed, which costs at most one pull that finds nothing. Of authors
+    /// those go that have not used up anything of their share.
     pub senders: usize,
     /// Neighbours whose share is remembered. Default 256, far above the handful iroh-gossip keeps.
     pub neighbors: usize,
@@ -88,6 +93,10 @@ impl Default for BridgeLimits {
     fn default() -> Self {
         Self {
             sender: Rate {
+                per_second: 100,
+                burst: 400,
+            },
+            author: Rate {
                 per_second: 100,
                 burst: 400,
             },

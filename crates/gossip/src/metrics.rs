@@ -18,14 +18,18 @@ pub struct BridgeMetrics {
     pub announcements_periodic_sent: Counter,
     /// Bytes of announcements broadcast, before iroh-gossip copies them to neighbours.
     pub announcement_bytes_sent: Counter,
-    /// Runs that travelled inside announcements broadcast.
-    pub runs_sent_inline: Counter,
+    /// Messages of runs broadcast.
+    pub run_messages_sent: Counter,
+    /// Bytes of them, before iroh-gossip copies them to neighbours.
+    pub run_bytes_sent: Counter,
+    /// Runs broadcast in them.
+    pub runs_sent: Counter,
     /// Logs announced as forked.
     pub forks_announced: Counter,
-    /// Announcements not made because no neighbour was there to hear them.
+    /// Announcements and messages of runs not made because no neighbour was there to hear them.
     pub announcements_unheard: Counter,
-    /// Announcements that would not have fitted the topic and were sent as a digest alone. The
-    /// sizes are planned to fit, so this stays at zero.
+    /// Announcements that would not have fitted the topic and were sent as a digest alone, and messages of
+    /// runs that were announced by their heads. The sizes are planned to fit, so this stays at zero.
     pub announcements_cut: Counter,
     /// Broadcasts iroh-gossip did not take.
     pub broadcasts_failed: Counter,
@@ -39,14 +43,16 @@ pub struct BridgeMetrics {
     pub ignored_oversized: Counter,
     /// Messages of a kind unknown here.
     pub ignored_unknown: Counter,
-    /// Messages that cannot be decoded, and inline runs that cannot.
+    /// Messages that cannot be decoded.
     pub ignored_malformed: Counter,
-    /// Announcements of another space than the topic's, and old requests for another topic.
+    /// Announcements and runs of another space than the topic's, and old requests for another topic.
     pub ignored_foreign_space: Counter,
     /// This node's own announcements, sent back by somebody.
     pub ignored_own: Counter,
     /// Announcements of a sender that had used up its share.
     pub ignored_sender_too_often: Counter,
+    /// Messages with runs of an author who had used up its share.
+    pub ignored_author_too_often: Counter,
     /// Messages passed on by a neighbour that had used up its share of bad and unknown ones.
     pub ignored_neighbor_too_often: Counter,
     /// Announcements of senders the policy does not let read the space.
@@ -59,19 +65,19 @@ pub struct BridgeMetrics {
     pub ignored_forged: Counter,
     /// Announcements with a head its author did not sign.
     pub ignored_forged_head: Counter,
-    /// Announcements with an inline run that does not verify.
+    /// Messages of runs of which one does not verify.
     pub ignored_invalid_run: Counter,
-    /// Inline runs that brought events.
+    /// Runs received that brought events.
     pub runs_stored: Counter,
     /// Events they brought.
     pub events_stored: Counter,
-    /// Inline runs held already.
+    /// Runs received held already.
     pub runs_held: Counter,
-    /// Inline runs that begin above what is held: the events between are pulled.
+    /// Runs received that begin above what is held: the events between are pulled.
     pub runs_with_gap: Counter,
-    /// Inline runs of authors whose events this node does not accept.
+    /// Runs received of authors whose events this node does not accept.
     pub runs_not_accepted: Counter,
-    /// Inline runs that contradict the log held.
+    /// Runs received that contradict the log held.
     pub runs_forked: Counter,
     /// Pulls started because of what was announced, or who came.
     pub pulls_started: Counter,
@@ -140,13 +146,14 @@ impl BridgeMetrics {
             Ignored::ForeignSpace { .. } | Ignored::ForeignTopic => &self.ignored_foreign_space,
             Ignored::Own => &self.ignored_own,
             Ignored::SenderTooOften => &self.ignored_sender_too_often,
+            Ignored::AuthorTooOften { .. } => &self.ignored_author_too_often,
             Ignored::NeighborTooOften => &self.ignored_neighbor_too_often,
             Ignored::Refused => &self.ignored_refused,
             Ignored::Unanswered => &self.ignored_unanswered,
             Ignored::Replayed { .. } => &self.ignored_replayed,
             Ignored::Forged => &self.ignored_forged,
             Ignored::ForgedHead { .. } => &self.ignored_forged_head,
-            Ignored::InvalidRun => &self.ignored_invalid_run,
+            Ignored::InvalidRun(_) => &self.ignored_invalid_run,
         };
         counter.inc();
     }

@@ -47,10 +47,7 @@ const MESSAGES_OF_A_PEER: usize = 4;
 #[derive(Debug)]
 pub(super) enum Asked {
     /// Asked about its sender.
-    Announcement {
-        unproven: Box<Unproven>,
-        neighbor: EndpointId,
-    },
+    Announcement(Box<Unproven>),
     /// Nobody signs it: asked about the neighbour that delivered it.
     Old(LegacyMessage),
 }
@@ -274,9 +271,7 @@ impl Driver {
         }
         for asked in asked {
             match (may_read, asked) {
-                (Some(true), Asked::Announcement { unproven, neighbor }) => {
-                    self.on_admitted(*unproven, neighbor);
-                }
+                (Some(true), Asked::Announcement(unproven)) => self.on_admitted(*unproven),
                 (Some(true), Asked::Old(message)) => self.on_old_admitted(message, peer).await,
                 (Some(false), asked) => self.ignore_asked(&Ignored::Refused, peer, &asked),
                 (None, asked) => self.ignore_asked(&Ignored::Unanswered, peer, &asked),
@@ -332,7 +327,9 @@ impl Driver {
 
     fn ignore_asked(&mut self, ignored: &Ignored, peer: EndpointId, asked: &Asked) {
         match asked {
-            Asked::Announcement { neighbor, .. } => self.ignore(ignored, Some(peer), *neighbor),
+            Asked::Announcement(unproven) => {
+                self.ignore(ignored, Some(peer), unproven.neighbor());
+            }
             Asked::Old(_) => self.ignore(ignored, None, peer),
         }
         if *ignored == Ignored::Unanswered {

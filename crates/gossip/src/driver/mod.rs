@@ -1,7 +1,7 @@
 //! The loop between one topic, one announcer and one space.
 //!
 //! ```text
-//!  topic ──▶ gate ──▶ waiting ──▶ apply ──▶ ┌───────────┐ ──▶ sign ──▶ topic
+//!  topic ──▶ gate ──▶ waiting ──▶ apply ──▶ ┌───────────┐ ──▶ heads, runs ──▶ topic
 //!  growth of the space ───────────────────▶ │ Announcer │ ──▶ pull ──▶ peer
 //!  time, pulls that ended, commands ──────▶ └───────────┘ ──▶ events ──▶ application
 //! ```
@@ -9,13 +9,13 @@
 //! One task for each space. Nothing is decided here: what to say and whom to ask is the
 //! announcer's, what to believe the gate's.
 //!
-//! Invariant: an announcement is reported to the announcer before the growth its runs caused, and
-//! growth is reported before the end of the pull that caused it.
+//! Invariant: runs are reported to the announcer before the growth they caused, and growth is reported
+//! before the end of the pull that caused it.
 
 mod asking;
-mod first;
 mod moving;
 mod old;
+mod proving;
 mod receive;
 mod send;
 mod taken;
@@ -39,18 +39,17 @@ use tracing::{debug, warn};
 
 use crate::{
     announcement::AnnouncementCounter,
-    apply::Heard,
+    apply::{Heard, Passed},
     bridge::Counter,
     events::{BridgeEvent, Shared, endpoint_id, peer_id},
     fresh::Fresh,
-    gate::{Gate, Proven},
+    gate::Gate,
     history::History,
     limits::BridgeLimits,
     link::{Link, LinkEvent},
     metrics::BridgeMetrics,
 };
 pub(crate) use asking::Asking;
-pub(crate) use first::Delivered;
 pub(crate) use moving::Moving;
 pub(crate) use old::Old;
 pub(crate) use receive::Seldom;
@@ -120,11 +119,9 @@ pub(crate) struct Driver {
     pub(crate) old: Old,
     /// The digest last read from the store.
     pub(crate) digest: HeadsDigest,
-    /// Announcements whose run is applied and whose signature is not checked yet.
-    pub(crate) delivered: Delivered,
-    /// Announcements that passed the gate.
-    pub(crate) waiting: Vec<Proven>,
-    /// Those being applied, the heads their runs end in, and what grew because of announcements.
+    /// Messages that passed the gate.
+    pub(crate) waiting: Vec<Passed>,
+    /// Those being applied, the heads their runs end in, and what grew because of runs.
     pub(crate) applying: Option<BoxFuture<Vec<Heard>>>,
     pub(crate) in_flight: BTreeMap<AuthorId, u64>,
     pub(crate) deferred: Vec<LogGrowth>,
@@ -159,7 +156,6 @@ enum Woken {
     PolicyChanged,
     Moved(moving::Moved),
     Old(old::Due),
-    Prove,
     Settled,
     Time,
 }
@@ -186,7 +182,6 @@ impl Driver {
                 Woken::PolicyChanged => self.ask_about_all().await,
                 Woken::Moved(moved) => self.on_moved(moved).await,
                 Woken::Old(due) => self.on_old_due(due).await,
-                Woken::Prove => self.prove_delivered(),
                 Woken::Settled => self.report_deferred().await,
                 Woken::Time => self.shared.announcer(Announcer::handle_timeout),
             }
@@ -204,7 +199,7 @@ impl Driver {
         let timeout = self
             .shared
             .announcer(|it, now| it.next_timeout().map(|at| at.saturating_sub(now)));
-        let settled = self.applying.is_none() && self.delivered.is_empty();
+        let settled = self.applying.is_none();
         let reads = self.waiting.len() < self.limits.waiting.max(1);
         tokio::select! {
             command = commands.recv() => command.map_or(Woken::Left, Woken::Command),
@@ -217,7 +212,6 @@ impl Driver {
             due = self.asking.next() => due,
             moved = self.moving.next() => Woken::Moved(moved),
             due = self.old.due() => Woken::Old(due),
-            () = until(self.delivered.prove_at()) => Woken::Prove,
             () = until(self.report_at), if settled => Woken::Settled,
             () = after(timeout) => Woken::Time,
         }
@@ -227,11 +221,10 @@ impl Driver {
     async fn carry_out(&mut self) {
         while let Some(output) = self.shared.announcer(|it, _| it.poll_output()) {
             match output {
-                AnnouncerOutput::Announce {
-                    changed,
-                    inline,
-                    periodic,
-                } => self.announce(changed, inline, periodic).await,
+                AnnouncerOutput::Announce { changed, periodic } => {
+                    self.announce(changed, periodic).await;
+                }
+                AnnouncerOutput::SendRuns { authors } => self.send_runs(authors).await,
                 AnnouncerOutput::Pull { peer } => match endpoint_id(&peer) {
                     Some(id) => self.pull(id),
                     None => self.shared.announcer(|it, now| {
@@ -418,7 +411,7 @@ impl Driver {
         while let Some(grown) = poll_once(self.growth.next()).await {
             self.on_grown(grown).await;
         }
-        if self.report_at.is_some() && self.applying.is_none() && self.delivered.is_empty() {
+        if self.report_at.is_some() && self.applying.is_none() {
             self.report_deferred().await;
         }
         let wanted = self.shared.announcer(|it, _| it.wanted(peer_id(peer)));

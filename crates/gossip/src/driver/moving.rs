@@ -182,7 +182,7 @@ impl Driver {
         info!("the topic's secret changed: moving to the new topic");
         if let Some(owner) = self.moving.owner.filter(|_| written_here) {
             // The last word over there: that there is something to pull, not what.
-            self.announce(vec![owner], Vec::new(), false).await;
+            self.announce(vec![owner], false).await;
         }
         let mut peers = self.link.known();
         peers.extend(self.shared.neighbors());

@@ -209,7 +209,7 @@ impl Driver {
         let changed: Vec<_> = heads.iter().map(|record| record.entry.author).collect();
         let periodic = changed.is_empty();
         self.metrics.legacy_requests_answered.inc();
-        self.announce(changed, Vec::new(), periodic).await;
+        self.announce(changed, periodic).await;
     }
 
     async fn serve_dump(&mut self) {
@@ -273,12 +273,8 @@ impl Driver {
         if self.apply_dump(runs.clone(), neighbor).await.is_err() {
             // One bad run refuses all of a call: take the others one by one.
             for run in runs {
-                if self.apply_dump(vec![run], neighbor).await.is_err() {
-                    debug!(
-                        neighbor = %neighbor.fmt_short(),
-                        error = %Ignored::InvalidRun,
-                        "an old run was ignored"
-                    );
+                if let Err(error) = self.apply_dump(vec![run], neighbor).await {
+                    debug!(neighbor = %neighbor.fmt_short(), %error, "an old run was ignored");
                     self.metrics.legacy_runs_invalid.inc();
                 }
             }
@@ -315,7 +311,7 @@ impl Driver {
                 }
                 Ok(())
             }
-            Err(ApplyRunsError::Invalid(_)) => Err(Ignored::InvalidRun),
+            Err(ApplyRunsError::Invalid(invalid)) => Err(Ignored::InvalidRun(invalid)),
             Err(error) => {
                 warn!(%error, "cannot store a dump");
                 Ok(())

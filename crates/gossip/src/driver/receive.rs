@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::{Driver, asking::Asked};
 use crate::{
-    apply::{self, Heard},
+    apply::{self, Heard, HeardHeads, Passed},
     events::{BridgeEvent, peer_id},
     gate::{Ignored, Read},
     link::LinkEvent,
@@ -79,10 +79,10 @@ impl Driver {
         match self.read(content, neighbor) {
             Some(Read::Announcement(unproven)) => {
                 let sender = unproven.sender();
-                let unproven = Box::new(unproven);
-                let asked = Asked::Announcement { unproven, neighbor };
+                let asked = Asked::Announcement(Box::new(unproven));
                 self.ask(sender, asked).await;
             }
+            Some(Read::Runs(unproven)) => self.on_runs(unproven).await,
             Some(Read::Legacy(message)) => self.ask(neighbor, Asked::Old(message)).await,
             None => {}
         }
@@ -120,7 +120,11 @@ impl Driver {
             return;
         }
         let waiting = std::mem::take(&mut self.waiting);
-        for run in waiting.iter().flat_map(|proven| &proven.runs) {
+        let runs = waiting.iter().flat_map(|passed| match passed {
+            Passed::Runs(unproven) => unproven.runs.as_slice(),
+            Passed::Announcement(_) => &[],
+        });
+        for run in runs {
             let through = self.in_flight.entry(run.author()).or_default();
             *through = run.last_seq().max(*through);
         }
@@ -130,39 +134,46 @@ impl Driver {
     }
 
     pub(super) async fn on_applied(&mut self, applied: Vec<Heard>) {
-        self.note_landed();
+        self.in_flight.clear();
         for heard in applied {
-            self.old.others_announced(&heard.digest, &self.digest);
-            for claim in &heard.claims {
-                self.fresh.heard(claim.author, claim.seq);
+            match heard {
+                Heard::Announcement(heard) => self.on_heard_heads(heard),
+                Heard::Runs(heard) => self.on_heard_runs(heard),
             }
-            // A neighbour that is not to be asked is none on the way here.
-            let is_asked = self.shared.is_neighbor(&heard.neighbor);
-            let relay = if is_asked {
-                heard.neighbor
-            } else {
-                heard.sender
-            };
-            let contradicted = heard.contradicts.then(|| peer_id(heard.sender));
-            let heard = HeardAnnouncement {
-                from: peer_id(heard.sender),
-                delivered_by: peer_id(relay),
-                digest: heard.digest,
-                periodic: heard.periodic,
-                claims: heard.claims,
-                forks: heard.forks,
-            };
-            self.shared.announcer(|it, now| {
-                it.handle_announcement(heard, now);
-                if let Some(sender) = contradicted {
-                    it.handle_contradiction(sender, now);
-                }
-            });
         }
         // While one batch follows the other the loop never finds a moment without one.
         if self.report_at.is_some_and(|at| at <= Instant::now()) {
             self.report_deferred().await;
         }
+    }
+
+    fn on_heard_heads(&mut self, heard: HeardHeads) {
+        self.old.others_announced(&heard.digest, &self.digest);
+        for claim in &heard.claims {
+            self.fresh.heard(claim.author, claim.seq);
+        }
+        // A neighbour that is not to be asked is none on the way here.
+        let is_asked = self.shared.is_neighbor(&heard.neighbor);
+        let relay = if is_asked {
+            heard.neighbor
+        } else {
+            heard.sender
+        };
+        let contradicted = heard.contradicts.then(|| peer_id(heard.sender));
+        let heard = HeardAnnouncement {
+            from: peer_id(heard.sender),
+            delivered_by: peer_id(relay),
+            digest: heard.digest,
+            periodic: heard.periodic,
+            claims: heard.claims,
+            forks: heard.forks,
+        };
+        self.shared.announcer(|it, now| {
+            it.handle_announcement(heard, now);
+            if let Some(sender) = contradicted {
+                it.handle_contradiction(sender, now);
+            }
+        });
     }
 }
 

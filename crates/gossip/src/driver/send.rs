@@ -4,16 +4,60 @@ use headwater_wire::{AuthorId, ClockEntry, SignedHead};
 use tracing::{debug, error, warn};
 
 use super::Driver;
-use crate::announcement::{AnnouncementSignError, HeadAnnouncement, Scope};
+use crate::{
+    announcement::{AnnouncementSignError, HeadAnnouncement, Scope},
+    random,
+    runs::RunsMessage,
+};
 
 impl Driver {
+    /// Broadcasts what is new of these logs, in one message. Of what is not at hand any more, and if it all
+    /// does not fit, the heads are announced.
+    pub(super) async fn send_runs(&mut self, authors: Vec<AuthorId>) {
+        if self.shared.is_alone() {
+            // Whoever comes is compared with by digest.
+            self.metrics.announcements_unheard.inc();
+            return;
+        }
+        let (mut runs, mut sent, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for author in authors {
+            match self.fresh.take_run(&author) {
+                Some(run) => {
+                    runs.push(run);
+                    sent.push(author);
+                }
+                None => others.push(author),
+            }
+        }
+        if !runs.is_empty() {
+            let count = runs.len();
+            let message = RunsMessage {
+                space: self.space.id(),
+                salt: random(),
+                runs,
+            };
+            let bytes = message.encode();
+            let (len, max) = (bytes.len(), self.max_bytes);
+            if len > max {
+                warn!(len, max, "runs do not fit: their heads have to do");
+                self.metrics.announcements_cut.inc();
+                others.append(&mut sent);
+            } else if self.link.broadcast(bytes).await.is_err() {
+                self.metrics.broadcasts_failed.inc();
+            } else {
+                debug!(runs = count, bytes = len, "sent");
+                self.metrics.run_messages_sent.inc();
+                self.metrics.run_bytes_sent.inc_by(len as u64);
+                self.metrics.runs_sent.inc_by(count as u64);
+            }
+        }
+        if !others.is_empty() {
+            self.announce(others, false).await;
+        }
+    }
+
     /// Makes one announcement and broadcasts it.
-    pub(super) async fn announce(
-        &mut self,
-        changed: Vec<AuthorId>,
-        inline: Vec<AuthorId>,
-        mut periodic: bool,
-    ) {
+    pub(super) async fn announce(&mut self, changed: Vec<AuthorId>, mut periodic: bool) {
         if self.shared.is_alone() {
             // Whoever comes is compared with by digest.
             self.metrics.announcements_unheard.inc();
@@ -24,7 +68,6 @@ impl Driver {
             self.read_digest().await;
         }
         let mut heads: Vec<SignedHead> = Vec::with_capacity(changed.len());
-        let mut runs = Vec::with_capacity(inline.len());
         let mut forked: Vec<ClockEntry> = Vec::new();
         for author in changed {
             match self.signed_head(author).await {
@@ -32,20 +75,11 @@ impl Driver {
                 None => forked.extend(self.cut_of(author).await),
             }
         }
-        for author in inline {
-            match self.fresh.take(&author) {
-                Some(log) => match log.run {
-                    Some(run) => runs.push(run.as_bytes().clone()),
-                    None => heads.push(log.head),
-                },
-                None => heads.extend(self.signed_head(author).await),
-            }
-        }
         if !forked.is_empty() {
             // Whoever is cut because of it finds this digest.
             self.read_digest().await;
         }
-        if !periodic && heads.is_empty() && runs.is_empty() && forked.is_empty() {
+        if !periodic && heads.is_empty() && forked.is_empty() {
             // All of it went meanwhile: whoever hears of it compares digests.
             periodic = true;
             self.read_digest().await;
@@ -62,7 +96,6 @@ impl Driver {
             digest: self.digest,
             changed: heads,
             forked,
-            inline: runs,
         };
         let mut signed = announcement.sign(&self.key, self.max_bytes);
         if let Err(AnnouncementSignError::TooLarge { len, max }) = &signed {
@@ -75,7 +108,6 @@ impl Driver {
             announcement.digest = self.read_digest().await;
             announcement.changed.clear();
             announcement.forked.clear();
-            announcement.inline.clear();
             signed = announcement.sign(&self.key, self.max_bytes);
         }
         let bytes = match signed {
@@ -93,7 +125,6 @@ impl Driver {
         debug!(
             heads = announcement.changed.len(),
             forks = announcement.forked.len(),
-            runs = announcement.inline.len(),
             bytes = len,
             "announced"
         );
@@ -102,9 +133,6 @@ impl Driver {
         self.metrics
             .forks_announced
             .inc_by(announcement.forked.len() as u64);
-        self.metrics
-            .runs_sent_inline
-            .inc_by(announcement.inline.len() as u64);
         if periodic {
             self.metrics.announcements_periodic_sent.inc();
         }

@@ -2,15 +2,18 @@
 
 use core::time::Duration;
 
-/// Bytes of an announcement beside its heads and runs, at most: tag, space, sender, two counters,
-/// scope, digest, the three list lengths and the sender's signature.
-pub const ANNOUNCEMENT_FIXED_BYTES: usize = 1 + 32 + 32 + 10 + 10 + 1 + 32 + 3 + 3 + 3 + 64;
+/// Bytes of an announcement beside its heads, at most: tag, space, sender, two counters, scope, digest,
+/// the two list lengths and the sender's signature.
+pub const ANNOUNCEMENT_FIXED_BYTES: usize = 1 + 32 + 32 + 10 + 10 + 1 + 32 + 3 + 3 + 64;
 
 /// Bytes of one signed head in an announcement, at most: author, seq, id, signature.
 pub const HEAD_BYTES: usize = 32 + 8 + 32 + 64;
 
-/// Bytes an inline run takes beside its own, at most: its length.
-pub const INLINE_PREFIX_BYTES: usize = 3;
+/// Bytes of a message of runs beside them, at most: tag, space, salt, the list length.
+pub const RUNS_FIXED_BYTES: usize = 1 + 32 + 8 + 3;
+
+/// Bytes a run takes there beside its own, at most: its length.
+pub const RUN_PREFIX_BYTES: usize = 3;
 
 /// The parameters of RFC 6206, by its names (section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +110,13 @@ pub struct AnnouncerConfig {
     /// Most heads and proofs remembered that a peer announced and did not bring, to notice it when
     /// another brings them. 1,024; the oldest is forgotten first.
     pub max_owed: usize,
-    /// Largest announcement, in bytes: what the topic carries. 4,048: iroh-gossip's default of
-    /// 4,096 less its own fields.
+    /// Largest message, in bytes: what the topic carries. 4,048: iroh-gossip's default of 4,096 less
+    /// its own fields.
     pub max_content_bytes: usize,
-    /// Largest run that travels inside an announcement, in bytes. 1,024: a message of a chat does,
-    /// a document does not, and one announcement holds three.
+    /// Largest run that is sent to everybody, in bytes. 1,024: a message of a chat is, a document is not,
+    /// and one message holds three.
     pub max_inline_bytes: usize,
-    /// Most announcements one change is split into. 4, of 28 heads each: above that the digest alone
+    /// Most messages one change is split into, those of runs and those of heads together. 4, of 28 heads each: above that the digest alone
     /// is announced, and a pull finds the rest for less than the heads would cost everybody.
     pub max_split: usize,
     /// Most authors whose announced heads are missing here. 4,096, some 0.5 MB: signed heads cost
@@ -170,14 +173,19 @@ impl AnnouncerConfig {
         self.pulls_at_once.max(1).saturating_mul(4)
     }
 
-    /// Bytes of an announcement that are left for heads and runs.
-    pub(super) fn room(&self) -> usize {
+    /// Bytes of an announcement that are left for heads.
+    pub(super) fn room_for_heads(&self) -> usize {
         self.max_content_bytes
             .saturating_sub(ANNOUNCEMENT_FIXED_BYTES)
     }
 
+    /// Bytes of a message of runs that are left for them.
+    pub(super) fn room_for_runs(&self) -> usize {
+        self.max_content_bytes.saturating_sub(RUNS_FIXED_BYTES)
+    }
+
     /// Most heads one change may name, in all its announcements together.
     pub(super) fn max_changed(&self) -> usize {
-        (self.room() / HEAD_BYTES).saturating_mul(self.max_split)
+        (self.room_for_heads() / HEAD_BYTES).saturating_mul(self.max_split)
     }
 }

@@ -1,8 +1,9 @@
 //! When to announce, what not to repeat, whom to pull from: the gossip of one space.
 //!
 //! ```text
-//!  our store grew ──▶ ┌───────────┐ ──▶ Announce   heads and small runs, or the digest alone
-//!  announcements  ──▶ │ Announcer │ ──▶ Pull       from one peer, mostly one at a time
+//!  our store grew ──▶ ┌───────────┐ ──▶ SendRuns   what is small, to everybody
+//!  announcements  ──▶ │ Announcer │ ──▶ Announce   heads, or the digest alone
+//!  runs           ──▶ │           │ ──▶ Pull       from one peer, mostly one at a time
 //!  neighbours     ──▶ │           │ ──▶ HistorySynced
 //!  pulls that end ──▶ └───────────┘
 //! ```
@@ -14,9 +15,9 @@
 //! # Announcing
 //!
 //! What grows is announced at once, and then at most every
-//! [`announce_interval`](AnnouncerConfig::announce_interval). A head heard on the topic is not
-//! announced again: everybody heard it. For that to be seen, a driver reports an announcement
-//! **before** the growth that its runs caused.
+//! [`announce_interval`](AnnouncerConfig::announce_interval): a small run is sent as it is, of what is
+//! larger the head is announced. A head heard on the topic is not announced again: everybody heard it.
+//! For that to be seen, a driver reports runs that came **before** the growth they caused.
 //!
 //! More heads than [`max_split`](AnnouncerConfig::max_split) announcements hold are replaced by
 //! the digest. What came by a sync is mostly news here and nowhere else: it is announced only if
@@ -29,8 +30,8 @@
 //!
 //! # Comparing
 //!
-//! An announcement that names heads asserts these heads; its digest counts only if it is ours, or
-//! becomes ours. One that names none (`periodic`) has its digest compared:
+//! Runs have no digest beside them. An announcement that names heads asserts these heads; its digest
+//! counts only if it is ours, or becomes ours. One that names none (`periodic`) has its digest compared:
 //!
 //! - it is ours: consistent, and one reason less to speak;
 //! - it was ours before: its sender lacks what came since. If that is longer ago than
@@ -56,7 +57,8 @@
 //! What somebody far away announced is first asked of the neighbour that delivered it. On the way
 //! an announcement took, everybody is so served by the one before, and nobody is asked by all:
 //! 999 nodes that pull from one sender are what gossip is there to avoid. Only when the neighbour
-//! did not bring it, [`relay_tries`](AnnouncerConfig::relay_tries) times, the sender is asked.
+//! did not bring it, [`relay_tries`](AnnouncerConfig::relay_tries) times, the sender is asked. Runs have no
+//! sender: what is missing below them is asked of the neighbour alone, and in the end found by digest.
 //!
 //! What is above a quota of ours, or not accepted, no peer can bring: the driver
 //! [says so](Announcer::handle_not_taken), it is wanted no more, and a pull without it is as good as
@@ -117,10 +119,10 @@
 //!
 //! let grown = Grown { author, head_seq: 1, size: Some(300) };
 //! announcer.handle_grown(HeadsDigest::from_bytes([9; 32]), vec![grown], now);
-//! let Some(AnnouncerOutput::Announce { inline, .. }) = announcer.poll_output() else {
-//!     panic!("a small event travels in its announcement");
+//! let Some(AnnouncerOutput::SendRuns { authors }) = announcer.poll_output() else {
+//!     panic!("a small event travels as it is");
 //! };
-//! assert_eq!(inline, [author]);
+//! assert_eq!(authors, [author]);
 //! assert!(announcer.next_timeout().is_some(), "the neighbour will be caught up with");
 //! ```
 
@@ -144,7 +146,8 @@ use std::collections::{BTreeMap, VecDeque};
 use headwater_wire::{AuthorId, HeadsDigest};
 
 pub use config::{
-    ANNOUNCEMENT_FIXED_BYTES, AnnouncerConfig, HEAD_BYTES, INLINE_PREFIX_BYTES, TrickleConfig,
+    ANNOUNCEMENT_FIXED_BYTES, AnnouncerConfig, HEAD_BYTES, RUN_PREFIX_BYTES, RUNS_FIXED_BYTES,
+    TrickleConfig,
 };
 pub use output::{
     AnnouncerCounters, AnnouncerOutput, AnnouncerStatus, Claim, ForkClaim, Grown,
@@ -160,6 +163,10 @@ use rng::Draws;
 use standing::Owed;
 use trickle::{Trickle, Turn};
 use wants::{PROOF, Sought, Wants};
+
+/// Who can be asked for what is missing: who announced it and so promised it, and the neighbour that
+/// relayed that.
+type Asked = (Option<PeerId>, Option<PeerId>);
 
 /// The gossip of one space: see the [module's page](self) for how to drive it.
 #[derive(Debug)]
@@ -363,35 +370,23 @@ impl Announcer {
         // Whoever broke promises answers for its words alone: nobody else is asked because of them.
         let doubted = |peer: &peers::Peer| peer.standing.is_doubted();
         let is_doubted = self.peers.get(from).is_some_and(doubted);
-        let asked = relay.filter(|_| !is_doubted);
-        let demerits = |peers: &Peers, id| peers.get(id).map_or(0, peers::Peer::demerits);
+        let asked = (Some(from), relay.filter(|_| !is_doubted));
         // A head may be announced beside the digest before it. Whoever lacks it has not all that
         // the sender has, whatever the digest says, and whether or not the head could be noted.
         let (mut lacks, mut wanted) = (false, false);
         for claim in heard.claims {
-            self.outbox
-                .heard(claim.author, claim.seq, self.config.max_heard);
-            let sought = Sought::Head(claim.author);
-            self.came(sought, claim.held, Some(from));
-            if claim.seq > claim.held {
-                lacks = true;
-                let demerits = |id| demerits(&self.peers, id);
-                let claim = (sought, claim.seq, from, asked);
-                wanted |= self.wants.claim(claim, demerits, &self.config);
-            }
+            lacks |= claim.seq > claim.held;
+            wanted |= self.take_claim(claim, asked, from);
         }
         for fork in heard.forks {
             self.outbox.heard_cut(fork.author, self.config.max_heard);
             if !fork.known {
                 lacks = true;
-                let sought = Sought::Cut(fork.author);
-                let demerits = |id| demerits(&self.peers, id);
-                let claim = (sought, PROOF, from, asked);
-                wanted |= self.wants.claim(claim, demerits, &self.config);
+                wanted |= self.want(Sought::Cut(fork.author), PROOF, asked);
             }
         }
         if wanted {
-            self.schedule_wanted(from, asked, now);
+            self.schedule_wanted(asked.0, asked.1, now);
         }
         let standing = self.digests.standing(&heard.digest);
         if standing != Standing::Unknown && !lacks {
@@ -422,6 +417,36 @@ impl Announcer {
             }
         }
         self.go_on(now);
+    }
+
+    /// Takes checked runs that were sent to everybody, as what they claim once they were applied. They
+    /// prove themselves, and nobody signs that it sent them: what is missing below them is asked of the
+    /// neighbour that delivered them, which promised nothing. If it cannot help, digests will.
+    pub fn handle_runs(&mut self, delivered_by: PeerId, claims: Vec<Claim>, now: Duration) {
+        let asked = (None, Some(delivered_by));
+        let mut wanted = false;
+        for claim in claims {
+            wanted |= self.take_claim(claim, asked, delivered_by);
+        }
+        if wanted {
+            self.schedule_wanted(asked.0, asked.1, now);
+        }
+        self.go_on(now);
+    }
+
+    /// A head is held by whoever said so. True if it is missing here and will be asked for.
+    fn take_claim(&mut self, claim: Claim, asked: Asked, said_by: PeerId) -> bool {
+        self.outbox
+            .heard(claim.author, claim.seq, self.config.max_heard);
+        let sought = Sought::Head(claim.author);
+        self.came(sought, claim.held, Some(said_by));
+        claim.seq > claim.held && self.want(sought, claim.seq, asked)
+    }
+
+    fn want(&mut self, sought: Sought, seq: u64, (from, relay): Asked) -> bool {
+        let demerits = |id| self.peers.get(id).map_or(0, peers::Peer::demerits);
+        let claim = (sought, seq, from, relay);
+        self.wants.claim(claim, demerits, &self.config)
     }
 
     /// A neighbour appeared on the topic. It always gets a place among the peers.
@@ -524,7 +549,6 @@ impl Announcer {
             Some(Turn::Speak) if self.awaited_pulls() == 0 => {
                 self.announce(AnnouncerOutput::Announce {
                     changed: Vec::new(),
-                    inline: Vec::new(),
                     periodic: true,
                 });
             }
@@ -542,11 +566,14 @@ impl Announcer {
     }
 
     fn announce(&mut self, output: AnnouncerOutput) {
-        if let AnnouncerOutput::Announce { periodic, .. } = &output {
-            match periodic {
-                true => self.counters.announced_periodic += 1,
-                false => self.counters.announced += 1,
+        match &output {
+            AnnouncerOutput::Announce { periodic: true, .. } => {
+                self.counters.announced_periodic += 1;
             }
+            AnnouncerOutput::Announce { .. } | AnnouncerOutput::SendRuns { .. } => {
+                self.counters.announced += 1;
+            }
+            _ => {}
         }
         self.outputs.push_back(output);
     }

@@ -10,7 +10,7 @@ use headwater_wire::AuthorId;
 
 use super::{
     AnnouncerConfig, AnnouncerOutput,
-    config::{HEAD_BYTES, INLINE_PREFIX_BYTES},
+    config::{HEAD_BYTES, RUN_PREFIX_BYTES},
 };
 
 /// What stands for a cut where a head has its seq: above all of them.
@@ -223,7 +223,6 @@ impl Outbox {
         if unnamed {
             announcements.push(AnnouncerOutput::Announce {
                 changed: Vec::new(),
-                inline: Vec::new(),
                 periodic: true,
             });
         }
@@ -231,40 +230,68 @@ impl Outbox {
     }
 }
 
-/// Fills announcements in the order of the authors. `None` if there would be too many.
+/// Fills messages of runs, and then announcements, each in the order of the authors. `None` if there
+/// would be too many.
 fn pack(
     pending: &BTreeMap<AuthorId, Pending>,
     config: &AnnouncerConfig,
     max_inline: usize,
 ) -> Option<Vec<AnnouncerOutput>> {
-    let mut parts: Vec<(Vec<AuthorId>, Vec<AuthorId>)> = Vec::new();
-    let mut left = 0;
+    let mut runs = Parts::of(config.room_for_runs());
+    let mut heads = Parts::of(config.room_for_heads());
     for (author, head) in pending {
         let run = head
             .size
             .filter(|size| *size > 0 && *size <= max_inline)
-            .map(|size| size.saturating_add(INLINE_PREFIX_BYTES))
-            .filter(|bytes| *bytes <= config.room());
-        let bytes = run.unwrap_or(HEAD_BYTES);
-        if bytes > left || parts.is_empty() {
-            if bytes > config.room() || parts.len() == config.max_split {
-                return None;
-            }
-            parts.push(Default::default());
-            left = config.room();
+            .map(|size| size.saturating_add(RUN_PREFIX_BYTES))
+            .filter(|bytes| *bytes <= config.room_for_runs());
+        match run {
+            Some(bytes) => runs.add(*author, bytes)?,
+            None => heads.add(*author, HEAD_BYTES)?,
         }
-        left -= bytes;
-        if let Some((changed, inline)) = parts.last_mut() {
-            let list = if run.is_some() { inline } else { changed };
-            list.push(*author);
+        if runs.parts.len() + heads.parts.len() > config.max_split {
+            return None;
         }
     }
-    let announce = |(changed, inline)| AnnouncerOutput::Announce {
+    let send = |authors| AnnouncerOutput::SendRuns { authors };
+    let announce = |changed| AnnouncerOutput::Announce {
         changed,
-        inline,
         periodic: false,
     };
-    Some(parts.into_iter().map(announce).collect())
+    let runs = runs.parts.into_iter().map(send);
+    Some(runs.chain(heads.parts.into_iter().map(announce)).collect())
+}
+
+/// Authors, by the messages that they fill.
+#[derive(Debug)]
+struct Parts {
+    parts: Vec<Vec<AuthorId>>,
+    room: usize,
+    left: usize,
+}
+
+impl Parts {
+    fn of(room: usize) -> Self {
+        Self {
+            parts: Vec::new(),
+            room,
+            left: 0,
+        }
+    }
+
+    /// `None` if no message has room for so many bytes.
+    fn add(&mut self, author: AuthorId, bytes: usize) -> Option<()> {
+        if bytes > self.room {
+            return None;
+        }
+        if bytes > self.left {
+            self.parts.push(Vec::new());
+            self.left = self.room;
+        }
+        self.left -= bytes;
+        self.parts.last_mut()?.push(author);
+        Some(())
+    }
 }
 
 /// Heads heard on the topic that have not been reported as grown here. The oldest make place.

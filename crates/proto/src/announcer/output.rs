@@ -44,14 +44,15 @@ pub struct Grown {
     pub size: Option<usize>,
 }
 
-/// What an announcement says of one author.
+/// What an announcement, or a run that was sent to everybody, says of one author.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The author.
     pub author: AuthorId,
-    /// The last seq the sender says it holds, proven by the author's signature.
+    /// The last seq the sender says it holds, proven by the author's signature; the last one of a run,
+    /// whether or not it could be applied.
     pub seq: u64,
-    /// The last seq held here, after the runs of the announcement were applied. 0: none.
+    /// The last seq held here, after the run was applied. 0: none.
     pub held: u64,
 }
 
@@ -74,10 +75,9 @@ pub struct HeardAnnouncement {
     pub delivered_by: PeerId,
     /// The digest over the sender's heads.
     pub digest: HeadsDigest,
-    /// Whether it names no log and carries no run: then its digest is what it has to say.
+    /// Whether it names no log: then its digest is what it has to say.
     pub periodic: bool,
-    /// What it says, one claim for each head and each run it carries. A run that could not be
-    /// applied is a claim of its last seq like any other.
+    /// What it says, one claim for each head.
     pub claims: Vec<Claim>,
     /// Logs it says fork.
     pub forks: Vec<ForkClaim>,
@@ -116,12 +116,14 @@ pub enum AnnouncerOutput {
         /// Authors whose signed heads it names, ascending; of a log that is cut, the last event that
         /// shows, and that it forks.
         changed: Vec<AuthorId>,
-        /// Authors whose runs it carries instead, ascending. The runs together fit as long as they
-        /// have the sizes stated in [`Grown::size`]. If one is larger by now, or gone, name its
-        /// head where that fits, else leave it out: the digest shows it.
-        inline: Vec<AuthorId>,
         /// Whether it names nothing, so that its digest is to be compared.
         periodic: bool,
+    },
+    /// Broadcast runs, in one message.
+    SendRuns {
+        /// Their authors, ascending; at least one. The runs together fit as long as they have the sizes
+        /// stated in [`Grown::size`]. If one is larger by now, or gone, announce its head.
+        authors: Vec<AuthorId>,
     },
     /// Pull from this peer, beside what is under way. Exactly one
     /// [`handle_pull_ended`](super::Announcer::handle_pull_ended) answers it.
@@ -171,7 +173,7 @@ pub struct AnnouncerStatus {
 /// Counts since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AnnouncerCounters {
-    /// Announcements that named heads or carried runs.
+    /// Announcements that named heads, and messages of runs.
     pub announced: u64,
     /// Announcements of the digest alone.
     pub announced_periodic: u64,

@@ -60,18 +60,26 @@ impl UnderWay {
 }
 
 impl Announcer {
-    /// Heads a peer announced are missing: asks the neighbour that relayed them, or the peer.
-    pub(super) fn schedule_wanted(&mut self, from: PeerId, relay: Option<PeerId>, now: Duration) {
+    /// Heads that were announced are missing: asks the neighbour that relayed them, or who announced
+    /// them.
+    pub(super) fn schedule_wanted(
+        &mut self,
+        from: Option<PeerId>,
+        relay: Option<PeerId>,
+        now: Duration,
+    ) {
         let jitter = self.config.pull_jitter;
         let at = now.saturating_add(self.draws.up_to(jitter));
-        match relay.filter(|relay| !self.rests(*relay, now)) {
-            Some(relay) if self.remember_peer(relay) => {
+        // Who is to rest is asked later all the same, if there is nobody else.
+        let first = relay.filter(|relay| from.is_none() || !self.rests(*relay, now));
+        match (first, from) {
+            (Some(relay), _) if self.remember_peer(relay) => {
                 self.schedule(relay, at.saturating_add(jitter / 2));
             }
-            _ if self.remember_peer(from) => self.schedule(from, at),
+            (_, Some(from)) if self.remember_peer(from) => self.schedule(from, at),
             _ => {
-                self.wants.forget(from);
-                relay.into_iter().for_each(|relay| self.wants.forget(relay));
+                let asked = from.into_iter().chain(relay);
+                asked.for_each(|peer| self.wants.forget(peer));
             }
         }
     }

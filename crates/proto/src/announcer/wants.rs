@@ -127,26 +127,29 @@ impl Wants {
         self.wants.len()
     }
 
-    /// A peer announced a head above what is held, perhaps by way of another. False if there is no place
-    /// for it.
+    /// A head above what is held was announced: by a peer, or by nobody who could be asked, and perhaps by
+    /// way of another. False if there is no place for it.
     pub(super) fn claim(
         &mut self,
-        (sought, seq, from, relay): (Sought, u64, PeerId, Option<PeerId>),
+        (sought, seq, from, relay): (Sought, u64, Option<PeerId>, Option<PeerId>),
         demerits: impl Fn(PeerId) -> u32,
         config: &AnnouncerConfig,
     ) -> bool {
+        let Some(charged) = from.or(relay) else {
+            return false;
+        };
         if !self.wants.contains_key(&sought) {
-            if !self.make_place(from, config) {
+            if !self.make_place(charged, config) {
                 self.refused += 1;
                 return false;
             }
-            self.charges.add(from);
+            self.charges.add(charged);
             let want = Want {
                 seq,
                 held: 0,
                 passed_over: Vec::new(),
                 providers: Vec::new(),
-                charged: from,
+                charged,
             };
             self.wants.insert(sought, want);
         }
@@ -155,7 +158,10 @@ impl Wants {
         };
         want.seq = want.seq.max(seq);
         let max = config.max_providers.max(1);
-        let asked = [Some((from, true)), relay.map(|relay| (relay, false))];
+        let asked = [
+            from.map(|from| (from, true)),
+            relay.map(|relay| (relay, false)),
+        ];
         for (peer, promised) in asked.into_iter().flatten() {
             match want.add(peer, seq, promised, max, &demerits) {
                 Added::Known | Added::Full => continue,

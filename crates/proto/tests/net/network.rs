@@ -11,7 +11,7 @@ use headwater_proto::announcer::{
 };
 
 use crate::{
-    node::{Message, Node, Tally, author_id, node_of, peer_id},
+    node::{Message, Node, Said, Tally, author_id, node_of, peer_id},
     rng::Rng,
 };
 
@@ -231,19 +231,13 @@ impl Network {
     fn drain(&mut self, node: usize) {
         while let Some(output) = self.nodes[node].announcer.poll_output() {
             match output {
-                AnnouncerOutput::Announce {
-                    changed,
-                    inline,
-                    periodic,
-                } => {
-                    let payload = self.options.payload;
-                    let message =
-                        self.nodes[node].message(node, &changed, &inline, periodic, payload);
-                    assert!(message.bytes <= self.options.announcer.max_content_bytes);
-                    let id = self.messages.len();
-                    self.messages.push(Rc::new(message));
-                    self.known.insert((node, id));
-                    self.forward(node, None, id);
+                AnnouncerOutput::Announce { changed, periodic } => {
+                    let message = self.nodes[node].announcement(node, &changed, periodic);
+                    self.say(node, message);
+                }
+                AnnouncerOutput::SendRuns { authors } => {
+                    let message = self.nodes[node].runs(&authors, self.options.payload);
+                    self.say(node, message);
                 }
                 AnnouncerOutput::Pull { peer } => self.begin_pull(node, node_of(&peer)),
                 AnnouncerOutput::GiveUp { peer } => {
@@ -265,20 +259,23 @@ impl Network {
         }
     }
 
-    /// A node announces a head that it need not hold, and signs it with its author.
-    pub(crate) fn claim(&mut self, node: usize, author: usize, seq: u64) {
-        let message = Message {
-            from: node,
-            digest: self.nodes[node].digest(),
-            periodic: false,
-            heads: vec![(author, seq)],
-            runs: Vec::new(),
-            bytes: 0,
-        };
+    fn say(&mut self, node: usize, message: Message) {
+        assert!(message.bytes <= self.options.announcer.max_content_bytes);
         let id = self.messages.len();
         self.messages.push(Rc::new(message));
         self.known.insert((node, id));
         self.forward(node, None, id);
+    }
+
+    /// A node announces a head that it need not hold, and signs it with its author.
+    pub(crate) fn claim(&mut self, node: usize, author: usize, seq: u64) {
+        let said = Said::Announcement {
+            from: node,
+            digest: self.nodes[node].digest(),
+            periodic: false,
+            heads: vec![(author, seq)],
+        };
+        self.say(node, Message { said, bytes: 0 });
     }
 
     fn reach(&self, node: usize, peer: usize) -> bool {
@@ -323,31 +320,45 @@ impl Network {
         let node = &mut self.nodes[to];
         node.tally.heard += 1;
         node.tally.heard_bytes += message.bytes as u64;
-        let (mut grown, mut claims) = (Vec::new(), Vec::new());
-        for &(author, above, through) in &message.runs {
-            let held = node.heads[author];
-            if (above..through).contains(&held) {
-                grown.push(node.raise(author, through, payload));
-            }
-        }
-        let runs = message.runs.iter().map(|(author, _, seq)| (*author, *seq));
-        for (author, seq) in message.heads.iter().copied().chain(runs) {
+        let mut grown = Vec::new();
+        let claim = |node: &mut Node, author, seq| {
             node.told(author, seq);
-            claims.push(Claim {
+            Claim {
                 author: author_id(author),
                 seq,
                 held: node.heads[author],
-            });
-        }
-        let heard = HeardAnnouncement {
-            from: peer_id(message.from),
-            delivered_by: peer_id(via),
-            digest: message.digest,
-            periodic: message.periodic,
-            claims,
-            forks: Vec::new(),
+            }
         };
-        node.announcer.handle_announcement(heard, self.now);
+        match &message.said {
+            Said::Announcement {
+                from,
+                digest,
+                periodic,
+                heads,
+            } => {
+                let claims = heads.iter().map(|&(author, seq)| claim(node, author, seq));
+                let heard = HeardAnnouncement {
+                    from: peer_id(*from),
+                    delivered_by: peer_id(via),
+                    digest: *digest,
+                    periodic: *periodic,
+                    claims: claims.collect(),
+                    forks: Vec::new(),
+                };
+                node.announcer.handle_announcement(heard, self.now);
+            }
+            Said::Runs(runs) => {
+                let mut claims = Vec::new();
+                for &(author, above, through) in runs {
+                    let held = node.heads[author];
+                    if (above..through).contains(&held) {
+                        grown.push(node.raise(author, through, payload));
+                    }
+                    claims.push(claim(node, author, through));
+                }
+                node.announcer.handle_runs(peer_id(via), claims, self.now);
+            }
+        }
         if !grown.is_empty() {
             self.caught_up(to);
             self.grew(to, grown);

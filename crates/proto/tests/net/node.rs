@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_proto::announcer::{
-    ANNOUNCEMENT_FIXED_BYTES, Announcer, AnnouncerConfig, Grown, HEAD_BYTES, INLINE_PREFIX_BYTES,
-    PeerId,
+    ANNOUNCEMENT_FIXED_BYTES, Announcer, AnnouncerConfig, Grown, HEAD_BYTES, PeerId,
+    RUN_PREFIX_BYTES, RUNS_FIXED_BYTES,
 };
 use headwater_wire::{AuthorId, HeadsDigest};
 
@@ -16,27 +16,34 @@ const RUN_BYTES: u64 = 180;
 /// Bytes of an event beside its payload.
 const EVENT_BYTES: u64 = 50;
 
-/// What an announcement says, as the network carries it.
+/// What the network carries.
 #[derive(Debug)]
 pub(crate) struct Message {
-    pub(crate) from: usize,
-    pub(crate) digest: HeadsDigest,
-    pub(crate) periodic: bool,
-    pub(crate) heads: Vec<(usize, u64)>,
-    /// Author, and the events above one seq through another.
-    pub(crate) runs: Vec<(usize, u64, u64)>,
+    pub(crate) said: Said,
     pub(crate) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Said {
+    Announcement {
+        from: usize,
+        digest: HeadsDigest,
+        periodic: bool,
+        heads: Vec<(usize, u64)>,
+    },
+    /// Author, and the events above one seq through another.
+    Runs(Vec<(usize, u64, u64)>),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// Announcements made.
+    /// Announcements made, and messages of runs.
     pub(crate) announced: u64,
     pub(crate) periodic: u64,
-    /// Announcements heard, each once, and their bytes.
+    /// Messages heard, each once, and their bytes.
     pub(crate) heard: u64,
     pub(crate) heard_bytes: u64,
-    /// Copies received, those of known announcements included.
+    /// Copies received, those of known messages included.
     pub(crate) copies: u64,
     /// Pulls begun.
     pub(crate) pulls: u64,
@@ -130,34 +137,42 @@ impl Node {
     }
 
     /// Fills in what the announcer decided to say.
-    pub(crate) fn message(
+    pub(crate) fn announcement(
         &mut self,
         own: usize,
         changed: &[AuthorId],
-        inline: &[AuthorId],
         periodic: bool,
-        payload: u64,
     ) -> Message {
-        let mut bytes = ANNOUNCEMENT_FIXED_BYTES + changed.len() * HEAD_BYTES;
         let mut heads = Vec::new();
         for author in changed.iter().map(author_of) {
             self.unsent.remove(&author);
             heads.push((author, self.heads[author]));
         }
-        let mut runs = Vec::new();
-        for author in inline.iter().map(author_of) {
-            let (above, through) = self.unsent.remove(&author).expect("it grew");
-            bytes += INLINE_PREFIX_BYTES + run_bytes(through - above, payload) as usize;
-            runs.push((author, above, through));
-        }
         self.tally.announced += u64::from(!periodic);
         self.tally.periodic += u64::from(periodic);
         Message {
-            from: own,
-            digest: self.digest(),
-            periodic,
-            heads,
-            runs,
+            bytes: ANNOUNCEMENT_FIXED_BYTES + heads.len() * HEAD_BYTES,
+            said: Said::Announcement {
+                from: own,
+                digest: self.digest(),
+                periodic,
+                heads,
+            },
+        }
+    }
+
+    /// The runs that the announcer decided to send.
+    pub(crate) fn runs(&mut self, authors: &[AuthorId], payload: u64) -> Message {
+        let mut bytes = RUNS_FIXED_BYTES;
+        let mut runs = Vec::new();
+        for author in authors.iter().map(author_of) {
+            let (above, through) = self.unsent.remove(&author).expect("it grew");
+            bytes += RUN_PREFIX_BYTES + run_bytes(through - above, payload) as usize;
+            runs.push((author, above, through));
+        }
+        self.tally.announced += 1;
+        Message {
+            said: Said::Runs(runs),
             bytes,
         }
     }

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use headwater::wire::{AuthorHead, EventId, Run, SignedHead, SpaceId, sign_runs};
 use headwater_gossip::{BridgeLimits, BridgeMetrics, HeadAnnouncement, LiveSpace, Rate};
-use iroh::address_lookup::MemoryLookup;
+use iroh::{EndpointId, address_lookup::MemoryLookup};
 use n0_future::{StreamExt, future, time::timeout};
 
 use super::{
     lines,
-    members::{Crowd, LIMIT, Outsider, Voice, tampered, until, until_held},
+    members::{Crowd, LIMIT, Outsider, Voice, run_message, tampered, until, until_held},
 };
 use crate::nodes::{author, drafts, write};
 
@@ -69,11 +69,36 @@ impl Stage {
         assert!(self.crowd.count(|it| it.messages_received.get()) > before);
     }
 
+    /// The same of runs, whose sender is known to nobody but its neighbours: the line names who
+    /// delivered them.
+    async fn say_bad_runs(
+        &self,
+        message: Bytes,
+        counter: impl Fn(&BridgeMetrics) -> u64,
+        why: &str,
+    ) {
+        self.say(message, &counter).await;
+        let mut neighbors = self.crowd.ids();
+        neighbors.push(self.outsider.id());
+        self.until_traced_of(&neighbors, counter, why).await;
+        assert!(lines::naming(&[self.outsider.id()], why) > 0);
+    }
+
     /// Waits until as many lines name the outsider and this reason as were counted, and some were.
     async fn until_traced(&self, counter: impl Fn(&BridgeMetrics) -> u64, why: &str) {
+        self.until_traced_of(&[self.outsider.id()], counter, why)
+            .await;
+    }
+
+    async fn until_traced_of(
+        &self,
+        senders: &[EndpointId],
+        counter: impl Fn(&BridgeMetrics) -> u64,
+        why: &str,
+    ) {
         until("there is a line for each", || {
             let counted = self.crowd.count(&counter);
-            counted > 0 && lines::naming(self.outsider.id(), why) == counted
+            counted > 0 && lines::naming(senders, why) == counted
         })
         .await;
     }
@@ -123,46 +148,23 @@ async fn a_forged_announcement_is_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_announcement_around_a_good_run_delivers_it_and_believes_nothing_of_the_sender() {
+async fn a_run_is_taken_from_whoever_sends_it_and_again_it_is_no_news() {
     let mut stage = Stage::set().await;
     let space = stage.crowd.space;
     let first = run(space, 50, None, 1);
-    let mut said = stage.announcement(9);
-    said.inline = vec![first.as_bytes().clone()];
-    let forged = tampered(&stage.outsider.sign(&said));
-    let counter = |it: &BridgeMetrics| it.ignored_forged.get();
-    stage
-        .say_bad(forged, counter, "the sender did not sign it")
-        .await;
-    stage.held += 1;
-    stage.crowd.until_equal(stage.held).await;
-    // Its counter did not move: what it does say under a lower one is heard.
-    let mut said = stage.announcement(1);
     let next = run(space, 50, Some(head(&first, space)), 1);
-    said.inline = vec![next.as_bytes().clone()];
-    let signed = stage.outsider.sign(&said);
     stage
-        .say(signed, |it| it.announcements_accepted.get())
+        .voice
+        .say(run_message(space, vec![first.clone()]))
         .await;
     stage.held += 1;
     stage.crowd.until_equal(stage.held).await;
-    assert_eq!(stage.crowd.count(|it| it.ignored_replayed.get()), 0);
-    stage.assert_unharmed().await;
-    stage.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_forged_announcement_around_a_bad_run_is_forged_and_stores_nothing() {
-    let mut stage = Stage::set().await;
-    let elsewhere = SpaceId::from_bytes([0x5b; 32]);
-    let mut said = stage.announcement(1);
-    said.inline = vec![run(elsewhere, 50, None, 1).as_bytes().clone()];
-    let forged = tampered(&stage.outsider.sign(&said));
-    let counter = |it: &BridgeMetrics| it.ignored_forged.get();
-    stage
-        .say_bad(forged, counter, "the sender did not sign it")
-        .await;
-    assert_eq!(stage.crowd.count(|it| it.ignored_invalid_run.get()), 0);
+    // What goes on from what is held, beside what is held.
+    let held = |it: &BridgeMetrics| it.runs_held.get();
+    stage.say(run_message(space, vec![first, next]), held).await;
+    stage.held += 1;
+    stage.crowd.until_equal(stage.held).await;
+    assert_eq!(stage.crowd.count(|it| it.announcements_accepted.get()), 0);
     stage.assert_unharmed().await;
     stage.end().await;
 }
@@ -187,11 +189,12 @@ async fn a_head_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
         seq: 99,
         id: EventId::from_bytes([1; 32]),
     };
-    let mut claimed = SignedHead::sign(&author(50), space, claimed);
+    let sound = SignedHead::sign(&author(50), space, claimed);
+    let mut claimed = sound;
     claimed.author = author(51).id();
     let mut said = stage.announcement(1);
-    said.changed = vec![claimed];
-    said.inline = vec![run(space, 50, None, 1).as_bytes().clone()];
+    said.changed = vec![sound, claimed];
+    said.changed.sort_by_key(|head| head.author);
     let message = stage.outsider.sign(&said);
     let counter = |it: &BridgeMetrics| it.ignored_forged_head.get();
     let why = "is not signed by its author";
@@ -202,41 +205,65 @@ async fn a_head_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_run_that_its_author_did_not_sign_is_ignored() {
+async fn a_run_that_its_author_did_not_sign_is_ignored_with_all_that_came_along() {
+    let mut stage = Stage::set().await;
+    let space = stage.crowd.space;
+    let elsewhere = SpaceId::from_bytes([0x5b; 32]);
+    let bad = run(elsewhere, 50, None, 1);
+    let counter = |it: &BridgeMetrics| it.ignored_invalid_run.get();
+    let why = "wrong signature";
+    for runs in [vec![bad.clone()], vec![run(space, 51, None, 1), bad]] {
+        let message = run_message(space, runs);
+        stage.say_bad_runs(message, counter, why).await;
+    }
+    stage.assert_unharmed().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_without_a_payload_is_ignored() {
+    let mut stage = Stage::set().await;
+    let space = stage.crowd.space;
+    let stripped = run(space, 50, None, 2).with_stubs(|index| index == 0);
+    let counter = |it: &BridgeMetrics| it.ignored_invalid_run.get();
+    let why = "the payload of event 2 is left out";
+    let message = run_message(space, vec![stripped]);
+    stage.say_bad_runs(message, counter, why).await;
+    stage.assert_unharmed().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_another_space_are_ignored() {
     let mut stage = Stage::set().await;
     let elsewhere = SpaceId::from_bytes([0x5b; 32]);
-    let mut said = stage.announcement(1);
-    said.inline = vec![run(elsewhere, 50, None, 1).as_bytes().clone()];
-    let message = stage.outsider.sign(&said);
-    let counter = |it: &BridgeMetrics| it.ignored_invalid_run.get();
-    let why = "an inline run does not verify";
-    stage.say_bad(message, counter, why).await;
+    let message = run_message(elsewhere, vec![run(elsewhere, 50, None, 1)]);
+    let counter = |it: &BridgeMetrics| it.ignored_foreign_space.get();
+    stage
+        .say_bad_runs(message, counter, "speaks of space")
+        .await;
     stage.assert_unharmed().await;
     stage.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_run_without_a_payload_is_ignored() {
-    let mut stage = Stage::set().await;
-    let mut said = stage.announcement(1);
-    let stripped = run(stage.crowd.space, 50, None, 2).with_stubs(|index| index == 0);
-    said.inline = vec![stripped.as_bytes().clone()];
-    let message = stage.outsider.sign(&said);
-    let counter = |it: &BridgeMetrics| it.ignored_invalid_run.get();
-    let why = "an inline run does not verify";
-    stage.say_bad(message, counter, why).await;
-    stage.assert_unharmed().await;
-    stage.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_announcement_above_the_limit_is_ignored() {
+async fn a_message_above_the_limit_is_ignored() {
     let mut stage = Stage::set_with(|builder| builder.topic_message_bytes(2048)).await;
+    let space = stage.crowd.space;
+    let far = AuthorHead {
+        seq: 99,
+        id: EventId::from_bytes([1; 32]),
+    };
+    let heads = (50..70).map(|number| SignedHead::sign(&author(number), space, far));
     let mut said = stage.announcement(1);
-    said.inline = vec![vec![0; 3000].into()];
+    said.changed = heads.collect();
+    said.changed.sort_by_key(|head| head.author);
     let message = stage.outsider.sign(&said);
     let counter = |it: &BridgeMetrics| it.ignored_oversized.get();
     stage.say_bad(message, counter, "2000 allowed").await;
+    let runs = (50..70).map(|number| run(space, number, None, 1)).collect();
+    let message = run_message(space, runs);
+    stage.say_bad_runs(message, counter, "2000 allowed").await;
     stage.assert_unharmed().await;
     stage.end().await;
 }
@@ -277,6 +304,9 @@ async fn messages_of_an_unknown_kind_and_nonsense_are_skipped() {
         .say(vec![16, 1, 2].into(), |it| it.ignored_malformed.get())
         .await;
     stage
+        .say(vec![17, 1, 2].into(), |it| it.ignored_malformed.get())
+        .await;
+    stage
         .say(vec![1, 200].into(), |it| it.ignored_malformed.get())
         .await;
     stage.assert_unharmed().await;
@@ -284,10 +314,10 @@ async fn messages_of_an_unknown_kind_and_nonsense_are_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inline_run_with_a_gap_leads_to_a_pull() {
+async fn a_run_with_a_gap_leads_to_a_pull_from_who_delivered_it() {
     let stage = Stage::set().await;
     let space = stage.crowd.space;
-    // The outsider holds all of a log, and announces only the end of it.
+    // The outsider holds all of a log, and sends only the end of it.
     let held = stage.outsider.headwater.space(space);
     held.sync_with(
         stage.crowd.members[0]
@@ -304,12 +334,10 @@ async fn an_inline_run_with_a_gap_leads_to_a_pull() {
     let stored = held.apply(runs, stage.outsider.id()).await.expect("stored");
     assert!(stored.iter().all(Result::is_ok));
 
-    let mut said = stage.announcement(1);
-    said.inline = vec![end.as_bytes().clone()];
-    let message = stage.outsider.sign(&said);
     let counter = |it: &BridgeMetrics| it.runs_with_gap.get();
+    let message = run_message(space, vec![end]);
     stage
-        .say_bad(message, counter, "begins above what is held")
+        .say_bad_runs(message, counter, "begins above what is held")
         .await;
     for live in &stage.crowd.live {
         until_held(live.space(), 7).await;

@@ -32,14 +32,14 @@ pub(crate) fn keep() {
     });
 }
 
-/// How many lines name a peer and hold this text.
-pub(crate) fn naming(peer: EndpointId, text: &str) -> u64 {
-    let peer = peer.fmt_short().to_string();
+/// How many lines name one of these peers and hold this text.
+pub(crate) fn naming(peers: &[EndpointId], text: &str) -> u64 {
+    let peers: Vec<_> = peers.iter().map(|it| it.fmt_short().to_string()).collect();
     let lines = LINES.get().expect("lines are kept").lock();
     let lines = lines.unwrap_or_else(PoisonError::into_inner);
     let found = lines
         .iter()
-        .filter(|line| line.contains(text) && line.contains(&peer));
+        .filter(|line| line.contains(text) && peers.iter().any(|peer| line.contains(peer)));
     found.count() as u64
 }
 

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use headwater::{ALPN, AccessPolicy, Headwater, Space, SpaceId, proto::SpaceSummary};
 use headwater_gossip::{
     AnnouncementCounter, AnnouncerConfig, BridgeEvent, BridgeMetrics, Builder,
-    DEFAULT_TOPIC_MESSAGE_BYTES, GossipBridge, HeadAnnouncement, LiveEvents, LiveSpace, Scope,
-    TopicSecret, TrickleConfig, max_announcement_bytes, topic_id,
+    DEFAULT_TOPIC_MESSAGE_BYTES, GossipBridge, HeadAnnouncement, LiveEvents, LiveSpace,
+    RunsMessage, Scope, TopicSecret, TrickleConfig, max_announcement_bytes, topic_id,
 };
-use headwater_wire::HeadsDigest;
+use headwater_wire::{HeadsDigest, Run};
 use iroh::{
     Endpoint, EndpointId, SecretKey, address_lookup::MemoryLookup, endpoint::presets,
     protocol::Router,
@@ -249,7 +249,6 @@ impl Outsider {
             digest: HeadsDigest::from_bytes([0xd1; 32]),
             changed: vec![],
             forked: vec![],
-            inline: vec![],
         }
     }
 
@@ -266,6 +265,12 @@ impl Voice {
     pub(crate) async fn say(&self, message: impl Into<Bytes>) {
         self.sender.broadcast(message.into()).await.expect("said");
     }
+}
+
+/// Runs as they are sent to everybody.
+pub(crate) fn run_message(space: SpaceId, runs: Vec<Run>) -> Bytes {
+    let salt = [0x5a; 8];
+    RunsMessage { space, salt, runs }.encode()
 }
 
 /// The same with a bit of its signature changed.

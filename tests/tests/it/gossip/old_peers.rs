@@ -294,7 +294,7 @@ async fn invalid_events_in_a_dump_are_counted_and_the_others_taken() {
         delivered.push(old.outsider.id());
         let lines = delivered
             .iter()
-            .map(|peer| lines::naming(*peer, "an old run was ignored"));
+            .map(|peer| lines::naming(&[*peer], "an old run was ignored"));
         lines.sum::<u64>() == crowd.count(|it| it.legacy_runs_invalid.get())
     })
     .await;
@@ -321,10 +321,10 @@ async fn a_forged_dump_does_not_keep_what_its_author_writes_here_from_being_anno
         writing.legacy_runs_invalid.get() == 1
     })
     .await;
-    let before = writing.runs_sent_inline.get();
+    let before = writing.runs_sent.get();
     write(crowd.live[0].space(), 7, "honest", 1).await;
     until("the event goes out with its announcement", || {
-        writing.runs_sent_inline.get() > before
+        writing.runs_sent.get() > before
     })
     .await;
     crowd.until_equal(7).await;

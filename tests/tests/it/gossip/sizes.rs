@@ -86,7 +86,7 @@ async fn on_a_topic_that_takes_no_head_the_digest_has_to_do() {
     for live in &crowd.live {
         until_held(live.space(), 7).await;
     }
-    assert_eq!(crowd.count(|it| it.runs_sent_inline.get()), 0);
+    assert_eq!(crowd.count(|it| it.runs_sent.get()), 0);
     assert_eq!(crowd.count(|it| it.announcements_cut.get()), 0);
     let sent = crowd.count(|it| it.announcements_sent.get());
     let periodic = crowd.count(|it| it.announcements_periodic_sent.get());

@@ -247,7 +247,7 @@ catalogue! {
     [49] "A forged announcement" => "Dropped, charged to who delivered it" {
         ; "tests/tests/it/gossip/hostile.rs" a_forged_announcement_is_ignored
         "tests/tests/it/gossip/hostile.rs" a_head_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
-        "tests/tests/it/gossip/hostile.rs" an_inline_run_that_its_author_did_not_sign_is_ignored
+        "tests/tests/it/gossip/hostile.rs" a_run_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
         "crates/gossip/src/gate.rs" a_forged_announcement_does_not_move_the_counter_of_the_sender_it_names
     }
     [50] "A flood of announcements" => "Dropped beyond the sender's rate; others are heard" {
@@ -332,7 +332,7 @@ catalogue! {
     [71] "A sound run without some of its payloads" => "Connection closed with `InvalidRun`; by gossip ignored and counted" {
         runs::a_run_without_its_payloads_is_refused
         runs::a_revocation_left_out_of_the_owners_run_is_refused;
-        "tests/tests/it/gossip/hostile.rs" an_inline_run_without_a_payload_is_ignored
+        "tests/tests/it/gossip/hostile.rs" a_run_without_a_payload_is_ignored
     }
     [72] "Strangers in every place there is" => "They give way, whoever is there for longest first, to whom the policy names and to who synced before: `TooManyConnections`, or `Busy`" {
         strangers::strangers_on_every_connection_give_way_to_a_peer_that_synced_before

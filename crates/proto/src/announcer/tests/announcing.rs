@@ -2,25 +2,21 @@
 
 use super::*;
 
-fn inline(authors: &[u64]) -> AnnouncerOutput {
-    AnnouncerOutput::Announce {
-        changed: Vec::new(),
-        inline: authors.iter().map(|n| author(*n)).collect(),
-        periodic: false,
+fn runs(authors: &[u64]) -> AnnouncerOutput {
+    AnnouncerOutput::SendRuns {
+        authors: authors.iter().map(|n| author(*n)).collect(),
     }
 }
 
 fn heads(authors: &[u64]) -> AnnouncerOutput {
     AnnouncerOutput::Announce {
         changed: authors.iter().map(|n| author(*n)).collect(),
-        inline: Vec::new(),
         periodic: false,
     }
 }
 
 const DIGEST: AnnouncerOutput = AnnouncerOutput::Announce {
     changed: Vec::new(),
-    inline: Vec::new(),
     periodic: true,
 };
 
@@ -28,7 +24,7 @@ const DIGEST: AnnouncerOutput = AnnouncerOutput::Announce {
 fn own_growth_is_announced_at_once_and_then_coalesced() {
     let mut driven = Driven::with_neighbors(2);
     driven.grow(vec![small(7, 1)]);
-    assert_eq!(driven.outputs(), [inline(&[7])]);
+    assert_eq!(driven.outputs(), [runs(&[7])]);
 
     for seq in 2..20 {
         driven.grow(vec![small(7, seq)]);
@@ -39,7 +35,7 @@ fn own_growth_is_announced_at_once_and_then_coalesced() {
     let began = driven.now;
     let later = driven.run_for(100 * MS);
     assert_eq!(later.len(), 1);
-    assert_eq!(later[0].1, inline(&[7, 8]));
+    assert_eq!(later[0].1, runs(&[7, 8]));
     assert_eq!(later[0].0 + 18 * MS, began + 50 * MS);
 }
 
@@ -53,12 +49,7 @@ fn a_large_run_is_announced_as_its_head() {
         size,
     });
     driven.grow(grown.collect());
-    let said = AnnouncerOutput::Announce {
-        changed: [1, 3, 4, 5].map(author).to_vec(),
-        inline: vec![author(2)],
-        periodic: false,
-    };
-    assert_eq!(driven.outputs(), [said]);
+    assert_eq!(driven.outputs(), [runs(&[2]), heads(&[1, 3, 4, 5])]);
 }
 
 #[test]
@@ -71,7 +62,7 @@ fn heads_heard_on_the_topic_are_not_announced_again() {
     assert_eq!(driven.it.status().counters.not_repeated, 2);
 
     driven.grow(vec![small(7, 6)]);
-    assert_eq!(driven.outputs(), [inline(&[7])], "above what was heard");
+    assert_eq!(driven.outputs(), [runs(&[7])], "above what was heard");
 }
 
 #[test]
@@ -83,7 +74,7 @@ fn a_head_that_waits_is_dropped_when_somebody_else_announces_it() {
     driven.hear(1, vec![claim(7, 2, 2), claim(8, 1, 2), claim(9, 5, 5)]);
     driven.grow(vec![small(9, 5)]);
     let later: Vec<_> = driven.run_for(SECOND).into_iter().map(|o| o.1).collect();
-    assert_eq!(later, [inline(&[8])]);
+    assert_eq!(later, [runs(&[8])]);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use super::*;
 
 const DIGEST: AnnouncerOutput = AnnouncerOutput::Announce {
     changed: Vec::new(),
-    inline: Vec::new(),
     periodic: true,
 };
 
@@ -12,7 +11,6 @@ const DIGEST: AnnouncerOutput = AnnouncerOutput::Announce {
 fn flag(n: u64) -> AnnouncerOutput {
     AnnouncerOutput::Announce {
         changed: vec![author(n)],
-        inline: Vec::new(),
         periodic: false,
     }
 }
@@ -93,10 +91,10 @@ fn a_flag_without_a_proof_cuts_nothing_and_silences_nothing_and_costs_its_sender
     assert_eq!(status.standings[0].demerits, 2);
     driven.outputs();
     driven.grow(vec![small(7, 9)]);
-    let [(_, AnnouncerOutput::Announce { inline, .. })] = &driven.run_for(SECOND)[..] else {
+    let [(_, AnnouncerOutput::SendRuns { authors })] = &driven.run_for(SECOND)[..] else {
         panic!("the log is announced as before");
     };
-    assert_eq!(inline, &[author(7)]);
+    assert_eq!(authors, &[author(7)]);
 }
 
 #[test]

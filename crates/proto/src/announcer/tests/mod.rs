@@ -210,14 +210,13 @@ impl Driven {
     }
 }
 
-/// The heads and the runs that are announced, by announcement.
+/// How many heads are announced and how many runs sent, by message.
 pub(super) fn announced(outputs: &[(Duration, AnnouncerOutput)]) -> Vec<(usize, usize)> {
     outputs
         .iter()
         .filter_map(|(_, output)| match output {
-            AnnouncerOutput::Announce {
-                changed, inline, ..
-            } => Some((changed.len(), inline.len())),
+            AnnouncerOutput::Announce { changed, .. } => Some((changed.len(), 0)),
+            AnnouncerOutput::SendRuns { authors } => Some((0, authors.len())),
             _ => None,
         })
         .collect()

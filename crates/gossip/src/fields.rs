@@ -1,0 +1,25 @@
+//! Fields of a message, as postcard writes them.
+
+use serde::{Deserialize, Serialize};
+
+/// The bytes end inside a field, or the field holds what it cannot.
+#[derive(Debug)]
+pub(crate) struct Malformed {
+    pub(crate) field: &'static str,
+}
+
+pub(crate) fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    let encoded = postcard::to_allocvec(value)
+        .expect("plain structs and lists of known length always encode");
+    bytes.extend_from_slice(&encoded);
+}
+
+/// Takes one field off the front.
+pub(crate) fn take<'a, T: Deserialize<'a>>(
+    rest: &mut &'a [u8],
+    field: &'static str,
+) -> Result<T, Malformed> {
+    let (value, left) = postcard::take_from_bytes(rest).map_err(|_| Malformed { field })?;
+    *rest = left;
+    Ok(value)
+}
