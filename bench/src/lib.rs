@@ -14,6 +14,7 @@
 pub mod bare;
 pub mod child;
 pub mod corpus;
+pub mod link;
 pub mod machine;
 pub mod nodes;
 pub mod page;

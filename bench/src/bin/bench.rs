@@ -272,7 +272,9 @@ async fn all(sink: &Sink, only: &[String], small: bool) -> Result<(), Error> {
         }
     }
     if wanted(gossip::FAMILY) {
-        sink.take(gossip::measure(200 / scale as usize, reps(5)).await?)?;
+        for delay in gossip::DELAYS.into_iter().skip(1) {
+            sink.take(gossip::measure(200 / scale as usize, reps(5), delay).await?)?;
+        }
     }
     if wanted(pullers::FAMILY) {
         let shape = shape(100_000, 100, 200);
