@@ -16,7 +16,7 @@ use headwater_wire::{
 use iroh::{EndpointId, SecretKey};
 use serde::{Deserialize, Serialize};
 
-use crate::fields::{Malformed, put, take};
+use crate::fields::{Malformed, first_not_rising, put, take};
 
 /// Separates these signatures from every other use of an endpoint's key. Part of the format.
 const SIGNATURE_CONTEXT: &[u8] = b"headwater 2026-11 head announcement";
@@ -445,15 +445,6 @@ fn signed_bytes(unsigned: &[u8]) -> Vec<u8> {
 
 fn first_not_ascending(heads: &[SignedHead]) -> Option<usize> {
     first_not_rising(heads.iter().map(|head| head.author))
-}
-
-fn first_not_rising(authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
-    let mut before = None;
-    authors.into_iter().position(|author| {
-        before
-            .replace(author)
-            .is_some_and(|before| before >= author)
-    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use n0_future::join_all;
 use tracing::{debug, warn};
 
 use crate::{
-    gate::{Ignored, Passage, Proven, UnprovenRuns},
+    gate::{Ignored, Proven, Share, UnprovenRuns},
     metrics::BridgeMetrics,
 };
 
@@ -51,18 +51,28 @@ pub(crate) struct HeardHeads {
     pub(crate) contradicts: bool,
 }
 
-/// Runs that proved themselves, with what became of them.
+/// The runs of one message, all of which proved themselves.
 #[derive(Debug)]
 pub(crate) struct HeardRuns {
-    pub(crate) passage: Passage,
-    pub(crate) claims: Vec<Claim>,
-    /// Authors who may write here, and of whom they brought something that is not held.
-    pub(crate) news: Vec<AuthorId>,
-    /// As of an announcement. Whoever delivered them may hold neither branch, and nobody else is known to.
-    pub(crate) contradicts: bool,
+    /// Who delivered them.
+    pub(crate) neighbor: EndpointId,
+    pub(crate) runs: Vec<HeardRun>,
 }
 
-/// What one head or run comes to.
+/// A run with what became of it.
+#[derive(Debug)]
+pub(crate) struct HeardRun {
+    pub(crate) author: AuthorId,
+    /// Its last event.
+    pub(crate) seq: u64,
+    /// Out of which share of the neighbour's it was taken.
+    pub(crate) share: Share,
+    /// Whether its author may write here.
+    pub(crate) accepted: bool,
+    pub(crate) claim: Option<Claim>,
+}
+
+/// What one head comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
     Claims(Claim),
@@ -87,7 +97,7 @@ pub(crate) async fn apply(
         match passed {
             Passed::Announcement(proven) => announcements.push((at, proven)),
             Passed::Runs(runs) => {
-                let neighbor = runs.passage.neighbor;
+                let neighbor = runs.neighbor;
                 match of_neighbors.iter_mut().find(|(it, _)| *it == neighbor) {
                     Some((_, of_neighbor)) => of_neighbor.push((at, runs)),
                     None => of_neighbors.push((neighbor, vec![(at, runs)])),
@@ -251,31 +261,35 @@ async fn held(space: &Space, author: AuthorId) -> Option<ClockEntry> {
     }
 }
 
-/// Applies what one neighbour delivered; one answer for each message.
+/// Applies what one neighbour delivered, in its order; one answer for each message.
 async fn apply_messages(
     space: &Space,
     neighbor: EndpointId,
     messages: Vec<(usize, UnprovenRuns)>,
     metrics: &BridgeMetrics,
 ) -> Vec<(usize, Result<HeardRuns, (Ignored, EndpointId)>)> {
-    let together = messages.iter().flat_map(|(_, it)| it.runs.clone());
-    let mut outcomes = match apply_at_once(space, neighbor, together.collect()).await {
-        Ok(outcomes) => Some(outcomes.into_iter()),
-        // One bad run refuses all of the call: find out whose it was.
-        Err(_) => None,
-    };
     let mut heard = Vec::with_capacity(messages.len());
-    for (at, UnprovenRuns { runs, passage }) in messages {
-        let named: Vec<_> = runs.iter().map(Named::of).collect();
-        let of_message = match &mut outcomes {
-            Some(outcomes) => Ok(outcomes.by_ref().take(named.len()).collect()),
-            None => apply_at_once(space, neighbor, runs).await,
-        };
-        let applied = match of_message {
-            Ok(outcomes) => Ok(runs_said(space, passage, named, outcomes, metrics).await),
-            Err(ignored) => Err((ignored, neighbor)),
-        };
-        heard.push((at, applied));
+    // The first part last.
+    let mut parts = vec![messages];
+    while let Some(mut part) = parts.pop() {
+        let runs = part.iter().flat_map(|(_, it)| it.runs.clone());
+        match (apply_at_once(space, neighbor, runs.collect()).await, &*part) {
+            (Ok(outcomes), _) => {
+                let mut outcomes = outcomes.into_iter();
+                for (at, message) in part {
+                    let of_message = outcomes.by_ref().take(message.runs.len()).collect();
+                    let said = runs_said(space, &message, of_message, metrics).await;
+                    heard.push((at, Ok(said)));
+                }
+            }
+            (Err(ignored), [(at, _)]) => heard.push((*at, Err((ignored, neighbor)))),
+            // One bad run refuses all of the call: halve until it is found, so that a few of them do not
+            // make a commit of every message.
+            (Err(_), _) => {
+                let later = part.split_off(part.len() / 2);
+                parts.extend([later, part]);
+            }
+        }
     }
     heard
 }
@@ -304,119 +318,107 @@ fn not_stored(error: ApplyRunsError) -> Result<Outcome, Ignored> {
     }
 }
 
-/// Applies a single run here and now: `None` if that would wait for something, and then nothing was
-/// done.
+/// Applies a message of a single run here and now: `None` if it is of several, or that would wait for
+/// something, and then nothing was done.
 pub(crate) async fn apply_one_at_once(
     space: &Space,
-    run: &Run,
-    passage: Passage,
+    message: &UnprovenRuns,
     metrics: &BridgeMetrics,
 ) -> Option<Result<HeardRuns, Ignored>> {
-    let outcome = match space.apply_at_once(run, passage.neighbor)? {
+    let [run] = message.runs.as_slice() else {
+        return None;
+    };
+    let outcome = match space.apply_at_once(run, message.neighbor)? {
         Ok(outcome) => Some(outcome),
         Err(error) => match not_stored(error) {
             Ok(outcome) => outcome,
             Err(ignored) => return Some(Err(ignored)),
         },
     };
-    let (named, outcomes) = (vec![Named::of(run)], vec![outcome]);
-    Some(Ok(runs_said(space, passage, named, outcomes, metrics).await))
-}
-
-/// The end of a run.
-#[derive(Debug, Clone, Copy)]
-struct Named {
-    author: AuthorId,
-    seq: u64,
-}
-
-impl Named {
-    fn of(run: &Run) -> Self {
-        Self {
-            author: run.author(),
-            seq: run.last_seq(),
-        }
-    }
+    Some(Ok(runs_said(space, message, vec![outcome], metrics).await))
 }
 
 /// What the runs of one message say, all of which proved themselves.
 async fn runs_said(
     space: &Space,
-    passage: Passage,
-    named: Vec<Named>,
+    message: &UnprovenRuns,
     outcomes: Vec<Outcome>,
     metrics: &BridgeMetrics,
 ) -> HeardRuns {
-    let mut heard = HeardRuns {
-        passage,
-        claims: Vec::with_capacity(named.len()),
-        news: Vec::new(),
-        contradicts: false,
-    };
     let over_quota = space.over_quota();
-    for (Named { author, seq }, outcome) in named.into_iter().zip(outcomes) {
-        let told = |why: &dyn Display| {
-            let sender = passage.neighbor.fmt_short();
-            let author = author.fmt_short();
-            debug!(%sender, %author, seq, %why, "a run was not stored");
-        };
-        let is_held = matches!(outcome, Some(Err(AppendError::Stale { .. })));
-        let held = match outcome {
-            Some(Ok(appended)) => {
-                metrics.runs_stored.inc();
-                metrics.events_stored.inc_by(appended.events);
-                appended.head.seq
-            }
-            Some(Err(AppendError::Stale { head, .. })) => {
-                metrics.runs_held.inc();
-                head
-            }
-            Some(Err(AppendError::Gap { expected, .. })) => {
-                metrics.runs_with_gap.inc();
-                told(&"begins above what is held");
-                expected.saturating_sub(1)
-            }
-            Some(Err(AppendError::NotAccepted { .. })) => {
-                // Nor here: a pull would bring what is not stored either.
-                metrics.runs_not_accepted.inc();
-                continue;
-            }
-            Some(Err(AppendError::OverQuota { .. })) => {
-                metrics.runs_not_accepted.inc();
-                heard.news.push(author);
-                continue;
-            }
-            Some(Err(AppendError::Forked { .. })) => {
-                // Whether the log is cut already or a branch is still missing: a pull brings what
-                // each side lacks.
-                metrics.runs_forked.inc();
-                told(&"contradicts the log held");
-                heard.news.push(author);
-                heard.contradicts = true;
-                continue;
-            }
-            // There is time for a pull, and it brings more at once.
-            Some(Err(AppendError::OverRate { .. })) => {
-                metrics.runs_with_gap.inc();
-                told(&"comes faster than its author's rate");
-                held(space, author).await.map_or(0, |held| held.head.seq)
-            }
-            Some(Err(error)) => {
-                metrics.runs_with_gap.inc();
-                told(&error);
-                0
-            }
-            None => held(space, author).await.map_or(0, |held| held.head.seq),
-        };
-        if !is_held {
-            heard.news.push(author);
-        }
-        let is_left_out = seq > held && over_quota.binary_search(&author).is_ok();
-        if !is_left_out {
-            heard.claims.push(Claim { author, seq, held });
-        }
+    let mut runs = Vec::with_capacity(message.runs.len());
+    for ((run, share), outcome) in message.runs.iter().zip(&message.shares).zip(outcomes) {
+        let (author, seq) = (run.author(), run.last_seq());
+        let accepted = !matches!(outcome, Some(Err(AppendError::NotAccepted { .. })));
+        let held = held_after(space, message.neighbor, run, outcome, metrics).await;
+        let is_left_out = |held| seq > held && over_quota.binary_search(&author).is_ok();
+        let claim = held.filter(|held| !is_left_out(*held));
+        runs.push(HeardRun {
+            author,
+            seq,
+            share: *share,
+            accepted,
+            claim: claim.map(|held| Claim { author, seq, held }),
+        });
     }
-    heard
+    HeardRuns {
+        neighbor: message.neighbor,
+        runs,
+    }
+}
+
+/// The last event of a run's author that is held now; `None` where no pull could bring more.
+async fn held_after(
+    space: &Space,
+    neighbor: EndpointId,
+    run: &Run,
+    outcome: Outcome,
+    metrics: &BridgeMetrics,
+) -> Option<u64> {
+    let (author, seq) = (run.author(), run.last_seq());
+    let told = |why: &dyn Display| {
+        let (sender, author) = (neighbor.fmt_short(), author.fmt_short());
+        debug!(%sender, %author, seq, %why, "a run was not stored");
+    };
+    match outcome {
+        Some(Ok(appended)) => {
+            metrics.runs_stored.inc();
+            metrics.events_stored.inc_by(appended.events);
+            Some(appended.head.seq)
+        }
+        Some(Err(AppendError::Stale { head, .. })) => {
+            metrics.runs_held.inc();
+            Some(head)
+        }
+        Some(Err(AppendError::Gap { expected, .. })) => {
+            metrics.runs_with_gap.inc();
+            told(&"begins above what is held");
+            Some(expected.saturating_sub(1))
+        }
+        Some(Err(AppendError::NotAccepted { .. } | AppendError::OverQuota { .. })) => {
+            // Nor here: a pull would bring what is not stored either.
+            metrics.runs_not_accepted.inc();
+            None
+        }
+        Some(Err(AppendError::Forked { .. })) => {
+            // The proof is kept, and the log cut, by now. Nobody has to be asked.
+            metrics.runs_forked.inc();
+            told(&"contradicts the log held");
+            None
+        }
+        // There is time for a pull, and it brings more at once.
+        Some(Err(AppendError::OverRate { .. })) => {
+            metrics.runs_with_gap.inc();
+            told(&"comes faster than its author's rate");
+            Some(held(space, author).await.map_or(0, |held| held.head.seq))
+        }
+        Some(Err(error)) => {
+            metrics.runs_with_gap.inc();
+            told(&error);
+            Some(0)
+        }
+        None => Some(held(space, author).await.map_or(0, |held| held.head.seq)),
+    }
 }
 
 #[cfg(test)]

@@ -68,12 +68,6 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
         }
     }
 
-    /// Whether `key` is remembered, and then whether one of its tokens is there.
-    pub(crate) fn has_one(&self, key: &K, now: Duration) -> Option<bool> {
-        let bucket = self.buckets.get(key)?;
-        Some(bucket.has_one(self.rate, now))
-    }
-
     /// Takes one of `key`'s tokens, if one is there and there is room to remember it.
     pub(crate) fn try_take(&mut self, key: K, now: Duration) -> bool {
         if !self.buckets.contains_key(&key) && self.buckets.len() >= self.most {

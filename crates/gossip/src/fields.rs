@@ -1,5 +1,6 @@
 //! Fields of a message, as postcard writes them.
 
+use headwater_wire::AuthorId;
 use serde::{Deserialize, Serialize};
 
 /// The bytes end inside a field, or the field holds what it cannot.
@@ -22,4 +23,14 @@ pub(crate) fn take<'a, T: Deserialize<'a>>(
     let (value, left) = postcard::take_from_bytes(rest).map_err(|_| Malformed { field })?;
     *rest = left;
     Ok(value)
+}
+
+/// Where authors are not in strictly ascending order.
+pub(crate) fn first_not_rising(authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
+    let mut before = None;
+    authors.into_iter().position(|author| {
+        before
+            .replace(author)
+            .is_some_and(|before| before >= author)
+    })
 }

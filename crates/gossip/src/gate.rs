@@ -5,27 +5,30 @@
 //!      ─▶ (policy, asked by the caller)
 //!      ─▶ signature ─▶ noted in the sender table                                    prove
 //!
-//! size ─▶ tag ─▶ decode ─▶ space ─▶ authors' shares ─▶ neighbour's share            read
-//!      ─▶ (signatures, checked by the space that stores the runs)
-//!      ─▶ authors noted                                                             proven_runs
+//! size ─▶ tag ─▶ decode ─▶ space ─▶ author's share ─▶ neighbour's share              read, run by run
+//!      ─▶ (signature, checked by the space that stores the run)
+//!      ─▶ noted in the author table                                                proven_run
 //! ```
 //!
 //! Shares are of two sides, because both can flood. What a sender *signed* counts against the
-//! sender, whoever relays it; so do an author's runs that are news. Before that is known the neighbour
-//! that delivered a message answers for it, out of one of four shares ([`Share`]), each as large as
-//! [`BridgeLimits::neighbor`]:
+//! sender, whoever relays it; so does an author's run that goes further than any before. Before that is
+//! known the neighbour that delivered a message answers for it, for each run of it, out of one of four
+//! shares ([`Share`]), each as large as [`BridgeLimits::neighbor`]:
 //!
-//! - what it claims to say itself, given back once the signature holds,
-//! - what it relays of known senders and authors, given back likewise, if a run is not held already,
-//! - what it relays of senders and authors not heard of before,
+//! - what it claims to say itself, given back once the signature holds: an announcement in its name, a
+//!   run of a known author that no other node passed on before,
+//! - what it relays of known senders and authors, given back likewise,
+//! - what is of senders and authors not heard of before,
 //! - the older exchange, and what cannot be meant for us (undecodable, replayed, foreign).
+//!
+//! A run that goes no further than one heard before is not given back: whoever likes can send it again.
 //!
 //! iroh-gossip relays before anybody judges, so honest neighbours deliver junk too. Junk uses up
 //! the last share and new names the one before it; known ones are heard all the same. Messages that
 //! *forge* a known sender or author, and runs that were sent before, use up what may be forged in that
 //! one name by way of that neighbour ([`BridgeLimits::forged`]): the name is still heard by way of every
 //! other one, and other names by way of this one, until so many names are forged that the neighbour's
-//! share for known ones is used up. Who is a neighbour itself announces out of its own share.
+//! share for known ones is used up. What a neighbour says itself comes out of its own share.
 //!
 //! Keys cost nothing, and each brings a share along: all that a neighbour relays of known senders and
 //! authors together is bounded by [`BridgeLimits::relayed`]. Above that honest ones behind this
@@ -42,6 +45,7 @@ use crate::{
     announcement::{
         AnnouncementCounter, AnnouncementDecodeError, HeadAnnouncement, SignedAnnouncement, tag,
     },
+    authors::{AuthorStanding, AuthorTable},
     bucket::Buckets,
     limits::BridgeLimits,
     runs::RunsMessage,
@@ -113,19 +117,14 @@ pub(crate) struct Proven {
 /// Runs whose authors are claims.
 #[derive(Debug)]
 pub(crate) struct UnprovenRuns {
-    /// At least one.
-    pub(crate) runs: Vec<Run>,
-    pub(crate) passage: Passage,
-}
-
-/// How runs passed the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Passage {
     /// Who delivered them.
     pub(crate) neighbor: EndpointId,
-    share: Share,
-    /// In whose name: of several authors, the first.
-    name: Name,
+    /// At least one, by strictly ascending author.
+    pub(crate) runs: Vec<Run>,
+    /// Out of which share each was taken.
+    pub(crate) shares: Vec<Share>,
+    /// Whose runs were left out, as they come too often.
+    pub(crate) left_out: Vec<AuthorId>,
 }
 
 /// Who a message says it is of.
@@ -137,8 +136,8 @@ enum Name {
 
 /// What a neighbour answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Share {
-    /// Announcements it says are its own.
+pub(crate) enum Share {
+    /// What it says is its own.
     Own,
     /// Messages in the name of senders or authors that proved themselves before.
     Known,
@@ -158,8 +157,7 @@ pub(crate) struct Gate {
     me: EndpointId,
     max_bytes: usize,
     senders: SenderTable,
-    /// Authors who sent something new.
-    authors: Buckets<AuthorId>,
+    authors: AuthorTable,
     neighbors: Buckets<(EndpointId, Share)>,
     /// By neighbour and known name: given back once the signature holds.
     forged: Buckets<(EndpointId, Name)>,
@@ -189,18 +187,20 @@ impl Gate {
             me,
             max_bytes,
             senders: SenderTable::new(limits.sender, limits.senders),
-            authors: Buckets::new(limits.author, limits.senders),
+            authors: AuthorTable::new(limits.author, limits.senders),
             neighbors: Buckets::new(limits.neighbor, limits.neighbors.saturating_mul(SHARES)),
             forged: Buckets::new(limits.forged, limits.senders.saturating_mul(4)),
             relayed: Buckets::new(limits.relayed, limits.neighbors),
         }
     }
 
-    /// Reads what `neighbor` delivered. The second part of an error is the claimed sender.
+    /// Reads what `neighbor` delivered, as its own (`direct`) or passed on. The second part of an error is
+    /// the claimed sender.
     pub(crate) fn read(
         &mut self,
         content: Bytes,
         neighbor: EndpointId,
+        direct: bool,
         now: Duration,
     ) -> Result<Read, (Ignored, Option<EndpointId>)> {
         if content.len() > self.max_bytes {
@@ -214,7 +214,7 @@ impl Gate {
         match content.first() {
             Some(&tag::HEAD_ANNOUNCEMENT) => self.read_announcement(&content, neighbor, now),
             Some(&tag::RUNS) => self
-                .read_runs(&content, neighbor, now)
+                .read_runs(&content, neighbor, direct, now)
                 .map_err(|ignored| (ignored, None)),
             Some(&code) if code < tag::FIRST => self.read_legacy(content, neighbor, now),
             Some(_) => Err(self.charged(Ignored::Unknown, neighbor, now)),
@@ -283,6 +283,7 @@ impl Gate {
         &mut self,
         content: &Bytes,
         neighbor: EndpointId,
+        direct: bool,
         now: Duration,
     ) -> Result<Read, Ignored> {
         let Ok(Some(said)) = RunsMessage::decode(content) else {
@@ -294,29 +295,38 @@ impl Gate {
                 .charged(Ignored::ForeignSpace { found }, neighbor, now)
                 .0);
         }
-        let mut authors = said.runs.iter().map(Run::author);
-        let Some(first) = authors.next() else {
-            return Err(self.charged(Ignored::Malformed, neighbor, now).0);
+        let mut passed = UnprovenRuns {
+            neighbor,
+            runs: Vec::with_capacity(said.runs.len()),
+            shares: Vec::with_capacity(said.runs.len()),
+            left_out: Vec::new(),
         };
-        let mut share = Share::Known;
-        for author in authors.chain([first]) {
-            match self.authors.has_one(&author, now) {
-                Some(true) => {}
-                // Looked up and dropped, as above.
-                Some(false) => return Err(Ignored::AuthorTooOften { author }),
-                None => share = Share::New,
+        for run in said.runs {
+            let author = run.author();
+            let share = match self.authors.look_up(&author, now) {
+                AuthorStanding::Known if direct => Share::Own,
+                AuthorStanding::Known => Share::Known,
+                AuthorStanding::New => Share::New,
+                AuthorStanding::TooOften => {
+                    passed.left_out.push(author);
+                    continue;
+                }
+            };
+            if let Err(ignored) = self.take_share(neighbor, share, Name::Author(author), now) {
+                // All of it, or nothing: what is dropped unread is healed as a whole.
+                for (run, share) in passed.runs.iter().zip(&passed.shares) {
+                    self.give_share_back(neighbor, *share, Name::Author(run.author()));
+                }
+                return Err(ignored);
             }
+            passed.runs.push(run);
+            passed.shares.push(share);
         }
-        let name = Name::Author(first);
-        self.take_share(neighbor, share, name, now)?;
-        Ok(Read::Runs(UnprovenRuns {
-            runs: said.runs,
-            passage: Passage {
-                neighbor,
-                share,
-                name,
-            },
-        }))
+        match passed.left_out.first() {
+            // Looked up and dropped, as above.
+            Some(&author) if passed.runs.is_empty() => Err(Ignored::AuthorTooOften { author }),
+            _ => Ok(Read::Runs(passed)),
+        }
     }
 
     /// What a neighbour answers for until a message is proven.
@@ -327,19 +337,21 @@ impl Gate {
         name: Name,
         now: Duration,
     ) -> Result<(), Ignored> {
-        let relays = share == Share::Known;
+        let forges = share == Share::Known;
+        // Of announcements in its own name a neighbour has a sender's share. Authors it can have many.
+        let counts = forges || (share == Share::Own && matches!(name, Name::Author(_)));
         // In this order: what one name may cost is used up before what all of them may.
-        if relays && !self.forged.try_take((neighbor, name), now) {
+        if forges && !self.forged.try_take((neighbor, name), now) {
             return Err(Ignored::NeighborTooOften);
         }
         let has_share = self.neighbors.try_take((neighbor, share), now);
-        if has_share && (!relays || self.relayed.try_take(neighbor, now)) {
+        if has_share && (!counts || self.relayed.try_take(neighbor, now)) {
             return Ok(());
         }
         if has_share {
             self.neighbors.give_back(&(neighbor, share));
         }
-        if relays {
+        if forges {
             self.forged.give_back(&(neighbor, name));
         }
         Err(Ignored::NeighborTooOften)
@@ -416,15 +428,16 @@ impl Gate {
         })
     }
 
-    /// Runs proved themselves, and brought news of these authors, whom the space accepts. Without news
-    /// nothing is given back: they were sent before, or by whoever pulled them.
-    pub(crate) fn proven_runs(&mut self, passage: &Passage, news: &[AuthorId], now: Duration) {
-        if news.is_empty() {
-            return;
-        }
-        self.give_share_back(passage.neighbor, passage.share, passage.name);
-        for author in news {
-            self.authors.try_take(*author, now);
+    /// A run through `seq` proved itself, of an author who may write here.
+    pub(crate) fn proven_run(
+        &mut self,
+        neighbor: EndpointId,
+        share: Share,
+        (author, seq): (AuthorId, u64),
+        now: Duration,
+    ) {
+        if self.authors.note(author, seq, now) {
+            self.give_share_back(neighbor, share, Name::Author(author));
         }
     }
 }
@@ -491,7 +504,7 @@ mod tests {
     }
 
     fn pass(gate: &mut Gate, content: Bytes, neighbor: u8) -> Result<Proven, Ignored> {
-        match gate.read(content, id(neighbor), NOW) {
+        match gate.read(content, id(neighbor), false, NOW) {
             Ok(Read::Announcement(unproven)) => gate.prove(unproven, NOW),
             Ok(read) => panic!("{read:?}"),
             Err((ignored, _)) => Err(ignored),
@@ -509,22 +522,34 @@ mod tests {
         let said = RunsMessage {
             space,
             salt: [0; 8],
-            runs: authors.iter().map(run).collect(),
+            runs: {
+                let mut runs: Vec<_> = authors.iter().map(run).collect();
+                runs.sort_by_key(Run::author);
+                runs
+            },
         };
         said.encode()
     }
 
-    /// Reads a message of runs, of whose authors so many had news.
-    fn pass_runs(
+    /// Reads a message of runs, which then prove themselves to go that far.
+    fn pass_runs(gate: &mut Gate, authors: &[u8], neighbor: u8, seq: u64) -> Result<(), Ignored> {
+        take_runs(gate, authors, (neighbor, false), Some(seq))
+    }
+
+    /// `None`: they do not prove themselves, or their authors may not write.
+    fn take_runs(
         gate: &mut Gate,
         authors: &[u8],
-        neighbor: u8,
-        news: usize,
+        (neighbor, direct): (u8, bool),
+        proven: Option<u64>,
     ) -> Result<(), Ignored> {
-        match gate.read(runs(space(), authors), id(neighbor), NOW) {
-            Ok(Read::Runs(unproven)) => {
-                let news: Vec<_> = unproven.runs.iter().map(Run::author).take(news).collect();
-                gate.proven_runs(&unproven.passage, &news, NOW);
+        match gate.read(runs(space(), authors), id(neighbor), direct, NOW) {
+            Ok(Read::Runs(message)) => {
+                for (run, share) in message.runs.iter().zip(message.shares) {
+                    if let Some(seq) = proven {
+                        gate.proven_run(message.neighbor, share, (run.author(), seq), NOW);
+                    }
+                }
                 Ok(())
             }
             Ok(read) => panic!("{read:?}"),
@@ -641,7 +666,7 @@ mod tests {
         ];
         for _ in 0..100 {
             for junk in &junk {
-                gate.read(junk.clone(), id(8), NOW).ok();
+                gate.read(junk.clone(), id(8), false, NOW).ok();
             }
         }
         pass(&mut gate, signed(1, 2), 8).unwrap();
@@ -687,7 +712,7 @@ mod tests {
             pass(&mut gate, signed(3, n), 8).unwrap();
         }
         let later = NOW + Duration::from_secs(1);
-        let Ok(Read::Announcement(unproven)) = gate.read(signed(1, 4), id(8), later) else {
+        let Ok(Read::Announcement(unproven)) = gate.read(signed(1, 4), id(8), false, later) else {
             panic!("heard again");
         };
         gate.prove(unproven, later).unwrap();
@@ -729,7 +754,7 @@ mod tests {
         pass(&mut gate, signed(2, 1), 8).unwrap();
         gate.forget(&id(1));
         // Read, refused by the policy, and never proven.
-        let read = (2..500).filter(|n| gate.read(signed(1, *n), id(8), NOW).is_ok());
+        let read = (2..500).filter(|n| gate.read(signed(1, *n), id(8), false, NOW).is_ok());
         assert!(read.count() <= 100);
         pass(&mut gate, signed(2, 2), 8).unwrap();
     }
@@ -754,7 +779,7 @@ mod tests {
     }
 
     #[test]
-    fn an_author_that_writes_too_often_leaves_others_heard_through_the_same_neighbor() {
+    fn an_author_that_writes_too_often_leaves_others_heard_even_in_the_same_message() {
         let limits = BridgeLimits {
             author: Rate {
                 per_second: 1,
@@ -763,39 +788,105 @@ mod tests {
             ..BridgeLimits::default()
         };
         let mut gate = Gate::new(space(), id(99), MAX, &limits);
-        let passed = (0..1000).filter(|_| pass_runs(&mut gate, &[1], 7, 1).is_ok());
+        let passed = (1..1000).filter(|seq| pass_runs(&mut gate, &[1], 7, *seq).is_ok());
         assert_eq!(passed.count(), 3);
         let author = AuthorSecret::from_bytes([1; 32]).id();
         let refused = Ignored::AuthorTooOften { author };
-        assert_eq!(pass_runs(&mut gate, &[2, 1], 7, 1), Err(refused));
-        pass_runs(&mut gate, &[2], 7, 1).unwrap();
+        assert_eq!(pass_runs(&mut gate, &[1], 7, 2000), Err(refused));
+        let Ok(Read::Runs(message)) = gate.read(runs(space(), &[1, 2]), id(7), false, NOW) else {
+            panic!("the other one is heard");
+        };
+        assert_eq!(message.left_out, [author]);
+        assert_eq!((message.runs.len(), message.shares.len()), (1, 1));
         pass(&mut gate, signed(1, 1), 7).unwrap();
     }
 
     #[test]
     fn runs_that_are_no_news_use_up_the_share_of_who_delivers_them_and_nothing_of_their_author() {
-        let mut gate = gate_of(3, 1000);
+        let mut gate = gate_of(3, 10_000);
+        for author in 1..=3 {
+            pass_runs(&mut gate, &[author], 7, 9).unwrap();
+        }
+        // Sent again, forged, or both beside a run that is news: each pays for itself.
+        for authors in [&[1][..], &[1, 3]] {
+            for n in 0..1000 {
+                let seq = 10 + n;
+                let run_of_three = authors.contains(&3);
+                let Ok(Read::Runs(message)) = gate.read(runs(space(), authors), id(8), false, NOW)
+                else {
+                    break;
+                };
+                for (run, share) in message.runs.iter().zip(message.shares) {
+                    let is_three = run.author() == AuthorSecret::from_bytes([3; 32]).id();
+                    let seq = if is_three && run_of_three { seq } else { 9 };
+                    gate.proven_run(message.neighbor, share, (run.author(), seq), NOW);
+                }
+            }
+        }
+        let silenced = pass_runs(&mut gate, &[1], 8, 10_000);
+        assert_eq!(silenced, Err(Ignored::NeighborTooOften));
+        for seq in 10..110 {
+            pass_runs(&mut gate, &[2], 8, seq).unwrap();
+            pass_runs(&mut gate, &[1], 7, seq).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_message_takes_is_given_back_if_all_of_it_is_dropped() {
+        let mut gate = gate_of(3, 10_000);
         pass_runs(&mut gate, &[1], 7, 1).unwrap();
         pass_runs(&mut gate, &[2], 7, 1).unwrap();
-        let passed = (0..1000).filter(|_| pass_runs(&mut gate, &[1], 8, 0).is_ok());
-        assert_eq!(passed.count(), 3);
-        let silenced = pass_runs(&mut gate, &[1], 8, 1);
-        assert_eq!(silenced, Err(Ignored::NeighborTooOften));
+        while take_runs(&mut gate, &[2], (8, false), None).is_ok() {}
         for _ in 0..100 {
-            pass_runs(&mut gate, &[2], 8, 1).unwrap();
-            pass_runs(&mut gate, &[1], 7, 1).unwrap();
+            let dropped = take_runs(&mut gate, &[1, 2], (8, false), None);
+            assert_eq!(dropped, Err(Ignored::NeighborTooOften));
         }
+        let passed = (0..100).filter(|_| take_runs(&mut gate, &[1], (8, false), None).is_ok());
+        assert_eq!(passed.count(), 3);
     }
 
     #[test]
     fn authors_that_are_all_new_use_up_the_share_of_who_delivers_them() {
         let mut gate = gate();
         pass_runs(&mut gate, &[1], 8, 1).unwrap();
-        // One of them known, or all of them new; none of them may write.
-        let passed = (10..60).filter(|new| pass_runs(&mut gate, &[1, *new], 8, 0).is_ok());
-        assert_eq!(passed.count(), 4);
-        pass_runs(&mut gate, &[1], 8, 1).unwrap();
+        // One of them known, or all of them new; none of the new ones may write.
+        let passed = (10..60).filter(|new| {
+            let known_too = take_runs(&mut gate, &[1, *new], (8, false), None);
+            let direct = take_runs(&mut gate, &[*new], (8, true), None);
+            known_too.is_ok() || direct.is_ok()
+        });
+        assert_eq!(passed.count(), 2);
+        pass_runs(&mut gate, &[1], 8, 2).unwrap();
         pass_runs(&mut gate, &[60], 7, 1).unwrap();
+    }
+
+    #[test]
+    fn a_neighbor_that_relays_forged_runs_is_heard_itself() {
+        let mut gate = gate_of(3, 10_000);
+        pass_runs(&mut gate, &[1], 7, 1).unwrap();
+        while take_runs(&mut gate, &[1], (8, false), None).is_ok() {}
+        for seq in 2..100 {
+            take_runs(&mut gate, &[1], (8, true), Some(seq)).unwrap();
+        }
+        // And what it forges itself is bounded.
+        let forged = (0..1000).filter(|_| take_runs(&mut gate, &[1], (8, true), None).is_ok());
+        assert_eq!(forged.count(), 100);
+    }
+
+    #[test]
+    fn any_number_of_authors_behind_one_neighbor_get_no_more_than_it_may_relay() {
+        let mut gate = gate_of(20, 60);
+        for author in 10..50 {
+            pass_runs(&mut gate, &[author], 8, 1).unwrap();
+        }
+        let passed = (10..50)
+            .flat_map(|author| (2..12).map(move |seq| (author, seq)))
+            .filter(|(author, seq)| {
+                let direct = seq % 2 == 0;
+                take_runs(&mut gate, &[*author], (8, direct), Some(*seq)).is_ok()
+            });
+        assert_eq!(passed.count(), 60);
+        pass_runs(&mut gate, &[10], 7, 100).unwrap();
     }
 
     #[test]
@@ -807,10 +898,10 @@ mod tests {
         };
         let content = Bytes::from(request.encode());
         for _ in 0..5 {
-            let read = gate.read(content.clone(), id(7), NOW).unwrap();
+            let read = gate.read(content.clone(), id(7), false, NOW).unwrap();
             assert!(matches!(read, Read::Legacy(read) if read == request));
         }
-        let (ignored, _) = gate.read(content, id(7), NOW).unwrap_err();
+        let (ignored, _) = gate.read(content, id(7), false, NOW).unwrap_err();
         assert_eq!(ignored, Ignored::NeighborTooOften);
     }
 }

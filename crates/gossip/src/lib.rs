@@ -90,6 +90,7 @@
 
 mod announcement;
 mod apply;
+mod authors;
 mod bridge;
 mod bucket;
 mod driver;

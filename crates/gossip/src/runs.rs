@@ -15,7 +15,7 @@ use headwater_wire::{Run, SpaceId};
 
 use crate::{
     announcement::tag,
-    fields::{Malformed, put, take},
+    fields::{Malformed, first_not_rising, put, take},
 };
 
 /// Runs of one space, small enough to go to everybody.
@@ -26,7 +26,7 @@ pub struct RunsMessage {
     /// Random bytes. iroh-gossip drops what it has seen in the last 90 s and takes the link it came by
     /// out of its tree, so two nodes that send the same run must not send the same bytes.
     pub salt: [u8; 8],
-    /// As they travel in a batch, at least one. Decoded, not verified.
+    /// As they travel in a batch: at least one, by strictly ascending author. Decoded, not verified.
     pub runs: Vec<Run>,
 }
 
@@ -47,6 +47,12 @@ pub enum RunsDecodeError {
     #[error("run {index} is none")]
     NoRun {
         /// Which one.
+        index: usize,
+    },
+    /// The runs are not in strictly ascending order of their authors.
+    #[error("run {index} does not ascend")]
+    NotAscending {
+        /// The first one out of order.
         index: usize,
     },
     /// The fields have a shorter encoding, or bytes follow them.
@@ -95,6 +101,9 @@ impl RunsMessage {
         if runs.is_empty() {
             return Err(RunsDecodeError::Empty);
         }
+        if let Some(index) = first_not_rising(runs.iter().map(Run::author)) {
+            return Err(RunsDecodeError::NotAscending { index });
+        }
         let said = Self { space, salt, runs };
         if said.encode() != message {
             return Err(RunsDecodeError::NotCanonical);
@@ -120,10 +129,12 @@ mod tests {
 
     fn message(authors: u8) -> RunsMessage {
         let space = SpaceId::from_bytes([1; 32]);
+        let mut runs: Vec<_> = (1..=authors).map(|seed| run(space, seed, 2)).collect();
+        runs.sort_by_key(Run::author);
         RunsMessage {
             space,
             salt: [0x5a; 8],
-            runs: (1..=authors).map(|seed| run(space, seed, 2)).collect(),
+            runs,
         }
     }
 
@@ -180,6 +191,16 @@ mod tests {
             RunsMessage::decode(&bytes.into()),
             Err(RunsDecodeError::NoRun { index: 1 })
         );
+    }
+
+    #[test]
+    fn two_runs_of_an_author_and_authors_out_of_order_are_refused() {
+        let mut said = message(2);
+        said.runs.reverse();
+        let refused = Err(RunsDecodeError::NotAscending { index: 1 });
+        assert_eq!(RunsMessage::decode(&said.encode()), refused);
+        said.runs[1] = said.runs[0].clone();
+        assert_eq!(RunsMessage::decode(&said.encode()), refused);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only a signed announcement of a sender the policy admits changes anything here.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use iroh::EndpointId;
 
@@ -78,7 +78,7 @@ impl SenderTable {
         now: Duration,
     ) -> bool {
         if !self.senders.contains_key(&sender) {
-            self.make_room();
+            make_room(&mut self.senders, self.most, |known| known.heard_at);
         }
         let rate = self.rate;
         let known = self.senders.entry(sender).or_insert(Sender {
@@ -97,19 +97,23 @@ impl SenderTable {
     pub(crate) fn forget(&mut self, sender: &EndpointId) {
         self.senders.remove(sender);
     }
+}
 
-    fn make_room(&mut self) {
-        if self.senders.len() < self.most {
-            return;
-        }
-        let longest_silent = self
-            .senders
-            .iter()
-            .min_by_key(|(_, sender)| sender.heard_at)
-            .map(|(id, _)| *id);
-        if let Some(id) = longest_silent {
-            self.senders.remove(&id);
-        }
+/// Makes room for another one in a table of at most so many: who was not heard for the longest time goes.
+pub(crate) fn make_room<K: Copy + Eq + Hash, V>(
+    table: &mut HashMap<K, V>,
+    most: usize,
+    heard_at: impl Fn(&V) -> Duration,
+) {
+    if table.len() < most {
+        return;
+    }
+    let longest_silent = table
+        .iter()
+        .min_by_key(|(_, known)| heard_at(known))
+        .map(|(id, _)| *id);
+    if let Some(id) = longest_silent {
+        table.remove(&id);
     }
 }
 

@@ -19,51 +19,48 @@ use super::Driver;
 use crate::{
     apply::{self, HeardRuns, Passed},
     events::peer_id,
-    gate::{Unproven, UnprovenRuns},
+    gate::{Ignored, Unproven, UnprovenRuns},
 };
 
 impl Driver {
-    pub(super) async fn on_runs(&mut self, unproven: UnprovenRuns) {
-        let UnprovenRuns { runs, passage } = &unproven;
+    pub(super) async fn on_runs(&mut self, message: UnprovenRuns) {
+        let neighbor = message.neighbor;
+        for author in &message.left_out {
+            let too_often = Ignored::AuthorTooOften { author: *author };
+            self.ignore(&too_often, None, neighbor);
+        }
         let is_free = self.applying.is_none() && self.waiting.is_empty();
-        if let [run] = runs.as_slice()
-            && is_free
+        if is_free
             && let Some(applied) =
-                apply::apply_one_at_once(&self.space, run, *passage, &self.metrics).await
+                apply::apply_one_at_once(&self.space, &message, &self.metrics).await
         {
             match applied {
                 Ok(heard) => self.on_heard_runs(heard),
-                Err(ignored) => self.ignore(&ignored, None, passage.neighbor),
+                Err(ignored) => self.ignore(&ignored, None, neighbor),
             }
             return;
         }
-        self.waiting.push(Passed::Runs(unproven));
+        self.waiting.push(Passed::Runs(message));
     }
 
     /// What runs claim counts from now on.
-    pub(super) fn on_heard_runs(&mut self, heard: HeardRuns) {
-        let HeardRuns {
-            passage,
-            mut claims,
-            news,
-            contradicts,
-        } = heard;
-        self.gate.proven_runs(&passage, &news, self.shared.now());
+    pub(super) fn on_heard_runs(&mut self, HeardRuns { neighbor, runs }: HeardRuns) {
+        let now = self.shared.now();
+        let mut claims = Vec::with_capacity(runs.len());
+        for run in runs {
+            if run.accepted {
+                let said = (run.author, run.seq);
+                self.gate.proven_run(neighbor, run.share, said, now);
+            }
+            claims.extend(run.claim);
+        }
         for claim in &claims {
             self.fresh.heard(claim.author, claim.seq);
         }
-        let is_asked = self.shared.is_neighbor(&passage.neighbor);
-        if !is_asked {
-            // What is missing is found by digest.
-            claims.retain(|claim| claim.seq <= claim.held);
-        }
-        let neighbor = peer_id(passage.neighbor);
-        self.shared.announcer(|it, now| {
-            it.handle_runs(neighbor, claims, now);
-            if contradicts && is_asked {
-                it.handle_contradiction(neighbor, now);
-            }
-        });
+        let is_asked = self.shared.is_neighbor(&neighbor);
+        let relay = is_asked.then(|| peer_id(neighbor));
+        self.shared
+            .announcer(|it, now| it.handle_runs(relay, claims, now));
     }
 
     /// Its sender may be believed, if it was said by its sender.

@@ -70,13 +70,13 @@ impl Driver {
         let Message {
             content,
             delivered_from: neighbor,
-            ..
+            scope,
         } = message;
         self.metrics.messages_received.inc();
         self.metrics
             .message_bytes_received
             .inc_by(content.len() as u64);
-        match self.read(content, neighbor) {
+        match self.read(content, neighbor, scope.is_direct()) {
             Some(Read::Announcement(unproven)) => {
                 let sender = unproven.sender();
                 let asked = Asked::Announcement(Box::new(unproven));
@@ -88,9 +88,9 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, content: Bytes, neighbor: EndpointId) -> Option<Read> {
+    fn read(&mut self, content: Bytes, neighbor: EndpointId, direct: bool) -> Option<Read> {
         let now = self.shared.now();
-        match self.gate.read(content, neighbor, now) {
+        match self.gate.read(content, neighbor, direct, now) {
             Ok(read) => Some(read),
             Err((ignored, sender)) => {
                 self.ignore(&ignored, sender, neighbor);

@@ -376,7 +376,7 @@ impl Announcer {
         let (mut lacks, mut wanted) = (false, false);
         for claim in heard.claims {
             lacks |= claim.seq > claim.held;
-            wanted |= self.take_claim(claim, asked, from);
+            wanted |= self.take_claim(claim, asked, Some(from));
         }
         for fork in heard.forks {
             self.outbox.heard_cut(fork.author, self.config.max_heard);
@@ -419,14 +419,16 @@ impl Announcer {
         self.go_on(now);
     }
 
-    /// Takes checked runs that were sent to everybody, as what they claim once they were applied. They
-    /// prove themselves, and nobody signs that it sent them: what is missing below them is asked of the
-    /// neighbour that delivered them, which promised nothing. If it cannot help, digests will.
-    pub fn handle_runs(&mut self, delivered_by: PeerId, claims: Vec<Claim>, now: Duration) {
-        let asked = (None, Some(delivered_by));
+    /// Takes checked runs that were sent to everybody, as what they claim once they were applied.
+    ///
+    /// They prove themselves, and nobody signs that it sent them. So what is missing below them is asked
+    /// of the neighbour that delivered them, if it is to be asked at all; it promised nothing and is not
+    /// blamed, but left alone for ever longer pauses while that leads nowhere. Digests find the rest.
+    pub fn handle_runs(&mut self, relay: Option<PeerId>, claims: Vec<Claim>, now: Duration) {
+        let asked = (None, relay);
         let mut wanted = false;
         for claim in claims {
-            wanted |= self.take_claim(claim, asked, delivered_by);
+            wanted |= self.take_claim(claim, asked, relay);
         }
         if wanted {
             self.schedule_wanted(asked.0, asked.1, now);
@@ -435,11 +437,11 @@ impl Announcer {
     }
 
     /// A head is held by whoever said so. True if it is missing here and will be asked for.
-    fn take_claim(&mut self, claim: Claim, asked: Asked, said_by: PeerId) -> bool {
+    fn take_claim(&mut self, claim: Claim, asked: Asked, said_by: Option<PeerId>) -> bool {
         self.outbox
             .heard(claim.author, claim.seq, self.config.max_heard);
         let sought = Sought::Head(claim.author);
-        self.came(sought, claim.held, Some(said_by));
+        self.came(sought, claim.held, said_by);
         claim.seq > claim.held && self.want(sought, claim.seq, asked)
     }
 

@@ -64,7 +64,14 @@ impl Outbox {
         if self.digest_only {
             return;
         }
-        self.pending.insert(author, pending);
+        // A run above what its author wrote before, and of which only the head is to be told, would leave a
+        // gap.
+        let head_alone = self
+            .pending
+            .get(&author)
+            .is_some_and(|it| it.size.is_none());
+        let size = pending.size.filter(|_| !head_alone);
+        self.pending.insert(author, Pending { size, ..pending });
         if self.pending.len() > config.max_changed() {
             self.pending.clear();
             self.digest_only = true;

@@ -99,6 +99,24 @@ impl Peer {
         self.compared_until = self.compared_until.max(until);
     }
 
+    /// A pull brought nothing of what it was begun for, and nobody had announced that: runs alone spoke of
+    /// it, and this peer passed them on. It is not to blame, and whoever writes such runs is not to cause
+    /// one pull after the other: the peer is left alone, twice as long each time in a row.
+    pub(super) fn asked_for_nothing(
+        &mut self,
+        again: bool,
+        now: Duration,
+        config: &AnnouncerConfig,
+    ) {
+        if !again {
+            self.standing.for_nothing = 0;
+            return;
+        }
+        let pause = doubled(config.pull_jitter, self.standing.for_nothing);
+        self.standing.for_nothing = self.standing.for_nothing.saturating_add(1);
+        self.rest(now.saturating_add(pause.min(config.trickle.most())));
+    }
+
     /// Twice as long each time, up to the cap, less up to a half by chance.
     fn back_off(&mut self, times: u32, now: Duration, config: &AnnouncerConfig, draws: &mut Draws) {
         let longest = config

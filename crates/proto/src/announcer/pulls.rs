@@ -279,10 +279,13 @@ impl Announcer {
             if let Some(longest) = self.gives_way(now) {
                 self.give_up(longest);
             }
-            let wants = self.wants.of(id).into_iter();
-            let expected = wants
-                .map(|(sought, provider)| (sought, provider.seq, provider.promised))
-                .collect();
+            let mut expected = Vec::new();
+            for (sought, provider) in self.wants.of(id) {
+                expected.extend(provider.promised.map(|seq| (sought, seq, true)));
+                if provider.promised.is_none_or(|seq| seq < provider.seq) {
+                    expected.push((sought, provider.seq, false));
+                }
+            }
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.due = None;
                 peer.standing.counters.pulls += 1;
@@ -401,6 +404,10 @@ impl Announcer {
     /// neither is it at once for anything else.
     fn judge_promises(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
         let (mut kept, mut broken) = (0, 0);
+        let unheard_of = |&(sought, seq, _): &(Sought, u64, bool)| {
+            !self.wants.is_promised(sought) && self.wants.lacks(sought, seq, id).is_some()
+        };
+        let for_nothing = !pull.expected.is_empty() && pull.expected.iter().all(unheard_of);
         for &(sought, seq, promised) in &pull.expected {
             match (self.wants.lacks(sought, seq, id), promised) {
                 (None, true) => kept += 1,
@@ -422,6 +429,7 @@ impl Announcer {
         };
         let pause = peer.standing.judge(kept, broken, &self.config);
         peer.rest(now.saturating_add(pause));
+        peer.asked_for_nothing(for_nothing, now, &self.config);
         if peer.standing.contradicts {
             self.counters.unproven += 1;
             let (pause, deaf) = peer.standing.proved_nothing(&self.config);
@@ -484,7 +492,9 @@ impl Announcer {
         let mut others = BTreeSet::new();
         for (_, providers) in self.wants.providers() {
             if providers.iter().any(|provider| provider.peer == id) {
-                let next = providers.iter().filter(|p| p.peer != id && p.promised);
+                let next = providers
+                    .iter()
+                    .filter(|p| p.peer != id && p.promised.is_some());
                 others.extend(next.map(|provider| provider.peer));
             }
         }
@@ -520,7 +530,7 @@ impl Announcer {
             let next = idle.min_by_key(|provider| {
                 let peer = self.peers.get(provider.peer);
                 let rests = peer.map_or(Duration::ZERO, |peer| peer.rests_until);
-                (rests.max(now), provider.promised)
+                (rests.max(now), provider.promised.is_some())
             });
             asked.extend(next.map(|provider| provider.peer));
         }

@@ -76,6 +76,8 @@ pub(super) struct Standing {
     pub(super) cut_short: u32,
     /// Pulls in a row that brought nothing, as what the peer has beside is not stored here.
     pub(super) in_vain: u32,
+    /// Pulls in a row for what only runs spoke of, that brought nothing of it.
+    pub(super) for_nothing: u32,
     /// Contradictions in a row of which no proof came.
     unproven: u32,
     /// It said something that contradicts us, and a pull is to show what.

@@ -38,10 +38,10 @@ pub(super) const PROOF: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Provider {
     pub(super) peer: PeerId,
-    /// The seq it stands for.
+    /// The highest seq it announced, or relayed.
     pub(super) seq: u64,
-    /// Whether it announced the head. Else it only relayed the announcement, and owes nothing.
-    pub(super) promised: bool,
+    /// The highest seq it announced. What it only relayed it does not owe.
+    pub(super) promised: Option<u64>,
     /// Pulls from it that did not bring the head, nor anything else of the log. Of one that promised
     /// nothing: whatever seqs were wanted, or whoever announces ever higher ones could have it asked for
     /// ever.
@@ -128,7 +128,7 @@ impl Wants {
     }
 
     /// A head above what is held was announced: by a peer, or by nobody who could be asked, and perhaps by
-    /// way of another. False if there is no place for it.
+    /// way of another. False if there is nobody to ask, or no place for it.
     pub(super) fn claim(
         &mut self,
         (sought, seq, from, relay): (Sought, u64, Option<PeerId>, Option<PeerId>),
@@ -244,6 +244,7 @@ impl Wants {
         want.seq = want.seq.min(seq);
         for provider in &mut want.providers {
             provider.seq = provider.seq.min(seq);
+            provider.promised = provider.promised.map(|promised| promised.min(seq));
         }
     }
 
@@ -256,9 +257,15 @@ impl Wants {
         }
         let of_peer = want.providers.iter().find(|known| known.peer == peer);
         Some(match of_peer {
-            Some(known) if known.seq > seq => Missing::AndMorePromised,
+            Some(known) if known.promised > Some(seq) => Missing::AndMorePromised,
             _ => Missing::All,
         })
+    }
+
+    /// Whether anybody announced it. Else it is known from runs alone, which nobody signs to have sent.
+    pub(super) fn is_promised(&self, sought: Sought) -> bool {
+        let want = self.wants.get(&sought);
+        want.is_some_and(|want| want.providers.iter().any(|it| it.promised.is_some()))
     }
 
     /// A pull from `peer` did not bring this head. After `max_tries` of them it is asked no more.
@@ -273,7 +280,7 @@ impl Wants {
             let stays = provider.peer != peer || provider.tries < max_tries;
             if !stays {
                 self.provided.remove(peer);
-                if !provider.promised && want.passed_over.len() < MAX_PASSED_OVER {
+                if provider.promised.is_none() && want.passed_over.len() < MAX_PASSED_OVER {
                     want.passed_over.push(peer);
                 }
             }
@@ -350,13 +357,13 @@ impl Want {
                     known.tries = 0;
                 }
             }
-            known.promised |= promised;
+            known.promised = known.promised.max(promised.then_some(seq));
             return Added::Known;
         }
         let newcomer = Provider {
             peer,
             seq,
-            promised,
+            promised: promised.then_some(seq),
             tries: 0,
         };
         if self.providers.len() < max {

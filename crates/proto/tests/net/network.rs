@@ -356,7 +356,8 @@ impl Network {
                     }
                     claims.push(claim(node, author, through));
                 }
-                node.announcer.handle_runs(peer_id(via), claims, self.now);
+                node.announcer
+                    .handle_runs(Some(peer_id(via)), claims, self.now);
             }
         }
         if !grown.is_empty() {

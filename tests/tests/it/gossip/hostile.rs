@@ -8,7 +8,7 @@ use n0_future::{StreamExt, future, time::timeout};
 
 use super::{
     lines,
-    members::{Crowd, LIMIT, Outsider, Voice, run_message, tampered, until, until_held},
+    members::{Crowd, LIMIT, Outsider, Voice, run_message, salted, tampered, until, until_held},
 };
 use crate::nodes::{author, drafts, write};
 
@@ -159,10 +159,14 @@ async fn a_run_is_taken_from_whoever_sends_it_and_again_it_is_no_news() {
         .await;
     stage.held += 1;
     stage.crowd.until_equal(stage.held).await;
-    // What goes on from what is held, beside what is held.
+    // Again, beside what is news.
     let held = |it: &BridgeMetrics| it.runs_held.get();
-    stage.say(run_message(space, vec![first, next]), held).await;
-    stage.held += 1;
+    let other = run(space, 51, None, 1);
+    stage
+        .say(run_message(space, vec![first, other]), held)
+        .await;
+    stage.voice.say(run_message(space, vec![next])).await;
+    stage.held += 2;
     stage.crowd.until_equal(stage.held).await;
     assert_eq!(stage.crowd.count(|it| it.announcements_accepted.get()), 0);
     stage.assert_unharmed().await;
@@ -218,6 +222,65 @@ async fn a_run_that_its_author_did_not_sign_is_ignored_with_all_that_came_along(
     }
     stage.assert_unharmed().await;
     stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_runs_among_many_good_ones_of_a_neighbor_are_ignored_and_the_good_ones_are_taken() {
+    let mut stage = Stage::set().await;
+    let space = stage.crowd.space;
+    let elsewhere = SpaceId::from_bytes([0x5b; 32]);
+    for number in 100..200 {
+        let place = if number % 10 == 5 { elsewhere } else { space };
+        let message = run_message(space, vec![run(place, number, None, 1)]);
+        stage.voice.say(message).await;
+    }
+    stage.held += 90;
+    stage.crowd.until_equal(stage.held).await;
+    until("all bad ones are counted", || {
+        stage.crowd.count(|it| it.ignored_invalid_run.get()) == 2 * 10
+    })
+    .await;
+    stage.assert_unharmed().await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
+    const FLOOD: u64 = 10_000;
+    let mut stage = Stage::set().await;
+    let space = stage.crowd.space;
+    let first = run(space, 50, None, 1);
+    stage
+        .voice
+        .say(run_message(space, vec![first.clone()]))
+        .await;
+    stage.held += 1;
+    stage.crowd.until_equal(stage.held).await;
+
+    let sender = stage.voice.sender.clone();
+    let mut receiver = stage.voice.receiver.take().expect("not read yet");
+    let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
+    let flooding = tokio::spawn(async move {
+        for salt in 1..=FLOOD {
+            let again = salted(space, vec![first.clone()], salt);
+            sender.broadcast(again).await.expect("said");
+        }
+        sender
+    });
+    for _ in 0..20 {
+        write(stage.crowd.live[1].space(), 50, "honest", 1).await;
+        stage.held += 1;
+        stage.crowd.until_equal(stage.held).await;
+    }
+    let sender = timeout(LIMIT, flooding).await.expect("in time");
+    let dropped = stage.crowd.count(|it| it.ignored_neighbor_too_often.get());
+    let checked = stage.crowd.count(|it| it.runs_held.get());
+    println!("{FLOOD} old runs: {checked} checked, {dropped} dropped unread, by two nodes");
+    assert!(dropped > checked, "{checked} checked, {dropped} dropped");
+    assert_eq!(stage.crowd.count(|it| it.ignored_author_too_often.get()), 0);
+    drop(sender);
+    future::zip(stage.outsider.shutdown(), stage.crowd.shutdown()).await;
+    reading.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

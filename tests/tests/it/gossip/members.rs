@@ -269,7 +269,13 @@ impl Voice {
 
 /// Runs as they are sent to everybody.
 pub(crate) fn run_message(space: SpaceId, runs: Vec<Run>) -> Bytes {
-    let salt = [0x5a; 8];
+    salted(space, runs, 0)
+}
+
+/// The same runs again, in other bytes for each salt.
+pub(crate) fn salted(space: SpaceId, mut runs: Vec<Run>, salt: u64) -> Bytes {
+    runs.sort_by_key(Run::author);
+    let salt = salt.to_be_bytes();
     RunsMessage { space, salt, runs }.encode()
 }
 

@@ -5,6 +5,7 @@ mod bounds;
 mod comparing;
 mod forks;
 mod pulling;
+mod runs;
 mod standing;
 mod taken;
 
