@@ -291,7 +291,7 @@ impl GossipBridge {
             moving: Moving::new(owner, &limits, inner.announcer.trickle.i_min),
             gate: Gate::new(space.id(), me, inner.max_bytes, &limits),
             history: History::new(inner.history.clone()),
-            fresh: Fresh::new(inner.announcer.max_inline_bytes),
+            fresh: Fresh::new(inner.announcer.max_run_bytes),
             old: Old::new(inner.legacy, &limits),
             limits,
             digest,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A secret is replaced because somebody is no longer to hear. So the event that sets it never
-//! travels inside an announcement, only its head does: whoever may read pulls it. From the moment
+//! is sent to everybody, only its head is announced: whoever may read pulls it. From the moment
 //! this node knows of it nothing is said on the old topic. Peers that the policy refuses are not
 //! asked to join the new one, as the question would name the topic.
 //!

@@ -115,7 +115,7 @@ pub struct AnnouncerConfig {
     pub max_content_bytes: usize,
     /// Largest run that is sent to everybody, in bytes. 1,024: a message of a chat is, a document is not,
     /// and one message holds three.
-    pub max_inline_bytes: usize,
+    pub max_run_bytes: usize,
     /// Most messages one change is split into, those of runs and those of heads together. 4, of 28 heads each: above that the digest alone
     /// is announced, and a pull finds the rest for less than the heads would cost everybody.
     pub max_split: usize,
@@ -156,7 +156,7 @@ impl Default for AnnouncerConfig {
             pull_pause: Duration::from_secs(2),
             max_owed: 1_024,
             max_content_bytes: 4_048,
-            max_inline_bytes: 1_024,
+            max_run_bytes: 1_024,
             max_split: 4,
             max_wants: 4_096,
             max_providers: 4,

@@ -224,7 +224,7 @@ impl Outbox {
         let pending = core::mem::take(&mut self.pending);
         let digest_only = core::mem::take(&mut self.digest_only);
         let parts =
-            pack(&pending, config, config.max_inline_bytes).or_else(|| pack(&pending, config, 0));
+            pack(&pending, config, config.max_run_bytes).or_else(|| pack(&pending, config, 0));
         let unnamed = digest_only || parts.is_none();
         let mut announcements = parts.unwrap_or_default();
         if unnamed {
@@ -242,14 +242,14 @@ impl Outbox {
 fn pack(
     pending: &BTreeMap<AuthorId, Pending>,
     config: &AnnouncerConfig,
-    max_inline: usize,
+    max_run: usize,
 ) -> Option<Vec<AnnouncerOutput>> {
     let mut runs = Parts::of(config.room_for_runs());
     let mut heads = Parts::of(config.room_for_heads());
     for (author, head) in pending {
         let run = head
             .size
-            .filter(|size| *size > 0 && *size <= max_inline)
+            .filter(|size| *size > 0 && *size <= max_run)
             .map(|size| size.saturating_add(RUN_PREFIX_BYTES))
             .filter(|bytes| *bytes <= config.room_for_runs());
         match run {

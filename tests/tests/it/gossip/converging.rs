@@ -63,7 +63,7 @@ async fn a_live_event_reaches_all_without_a_pull() {
     crowd.until_settled().await;
     let pulls_before = crowd.count(|it| it.pulls_started.get());
     let asked_before = pulls_of(&crowd);
-    let inline_before = crowd.count(|it| it.events_stored.get());
+    let sent_before = crowd.count(|it| it.events_stored.get());
 
     for held in 2..12 {
         write(crowd.live[2].space(), 7, "live", 1).await;
@@ -72,8 +72,8 @@ async fn a_live_event_reaches_all_without_a_pull() {
 
     assert_eq!(crowd.count(|it| it.pulls_started.get()), pulls_before);
     assert_eq!(pulls_of(&crowd), asked_before);
-    until("every event came inline", || {
-        crowd.count(|it| it.events_stored.get()) == inline_before + 4 * 10
+    until("every event came as it is", || {
+        crowd.count(|it| it.events_stored.get()) == sent_before + 4 * 10
     })
     .await;
     crowd.shutdown().await;
@@ -86,7 +86,7 @@ fn pulls_of(crowd: &Crowd) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_too_large_to_travel_inline_are_pulled() {
+async fn events_that_are_too_large_to_be_sent_to_everybody_are_pulled() {
     let lookup = MemoryLookup::new();
     let crowd = Crowd::gather(&lookup, 3).await;
     for held in 2..5 {
@@ -127,7 +127,7 @@ async fn a_node_cut_off_for_1000_events_backfills_exactly_these_from_one_pull() 
     let pulled_before = away.metrics().events_pulled.get();
     let pulls_before = away.metrics().pulls_completed.get();
     let with_events_before = away.metrics().pulls_with_events.get();
-    let inline_before = away.metrics().events_stored.get();
+    let sent_before = away.metrics().events_stored.get();
 
     for round in 0..10 {
         write(
@@ -155,7 +155,7 @@ async fn a_node_cut_off_for_1000_events_backfills_exactly_these_from_one_pull() 
     .await;
     assert_eq!(metrics.events_pulled.get() - pulled_before, 1000);
     assert_eq!(metrics.pulls_with_events.get() - with_events_before, 1);
-    assert_eq!(metrics.events_stored.get(), inline_before);
+    assert_eq!(metrics.events_stored.get(), sent_before);
     assert_eq!(
         away.headwater.metrics().events_stored.get() - stored_before,
         1000

@@ -1,4 +1,4 @@
-//! A log that forks, on a topic where what is written is too large to travel inline: an announcement
+//! A log that forks, on a topic where what is written is too large to be sent to everybody: an announcement
 //! tells that it does, and a pull brings the proof.
 
 use headwater::{EventDraft, Space, proto::SpaceSummary};
@@ -66,7 +66,7 @@ async fn branches_that_only_their_heads_tell_of_end_in_the_same_cut_everywhere()
     })
     .await;
 
-    // Others go on, inline and by pulls, and nobody waits for what is cut.
+    // Others go on, by runs and by pulls, and nobody waits for what is cut.
     write(spaces[0], 2, "others", 2).await;
     write_large(spaces[1], 3, 3).await;
     for space in &spaces {

@@ -156,7 +156,7 @@ async fn a_policy_that_never_answers_for_somebody_holds_up_nobody_else() {
         until("too much waits", || metrics.ignored_unanswered.get() == 16).await;
     }
     for held in 2..10 {
-        // Inline, and by a pull.
+        // As it is, and by a pull.
         let size = if held % 2 == 0 { 100 } else { 20_000 };
         let draft = EventDraft::new(16, 0, vec![9; size]);
         live.space()

@@ -144,7 +144,7 @@ async fn two_that_pull_from_each_other_again_and_again_share_one_connection() {
     }
 
     for round in 1..=5 {
-        // Both write what does not travel inside an announcement, at the same time.
+        // Both write what is too large to be sent to everybody, at the same time.
         let writing = live.iter().zip(1..).map(|(live, number)| async move {
             let draft = EventDraft::new(16, 0, vec![9; 20_000]);
             let appended = live.space().append(&author(number), draft).await;
