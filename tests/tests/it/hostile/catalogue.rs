@@ -241,18 +241,23 @@ catalogue! {
         ; "tests/tests/it/syncing.rs" two_nodes_that_sync_with_each_other_at_once_both_end_and_hold_the_same
         "tests/tests/it/syncing.rs" syncs_of_one_space_with_one_peer_take_turns
     }
-    [48] "A replayed announcement" => "Dropped after a look-up" {
+    [48] "A replayed announcement, or a run sent again" => "Dropped after a look-up; a run is charged to who delivered it" {
         ; "tests/tests/it/gossip/hostile.rs" a_counter_that_goes_back_is_ignored
+        "tests/tests/it/gossip/hostile.rs" runs_sent_again_and_again_do_not_keep_their_author_from_being_heard
+        "crates/gossip/src/gate.rs" runs_that_are_no_news_use_up_the_share_of_who_delivers_them_and_nothing_of_their_author
     }
-    [49] "A forged announcement" => "Dropped, charged to who delivered it" {
+    [49] "A forged announcement or run" => "Dropped, charged to who delivered it" {
         ; "tests/tests/it/gossip/hostile.rs" a_forged_announcement_is_ignored
         "tests/tests/it/gossip/hostile.rs" a_head_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
         "tests/tests/it/gossip/hostile.rs" a_run_that_its_author_did_not_sign_is_ignored_with_all_that_came_along
+        "tests/tests/it/gossip/hostile.rs" bad_runs_among_many_good_ones_of_a_neighbor_are_ignored_and_the_good_ones_are_taken
         "crates/gossip/src/gate.rs" a_forged_announcement_does_not_move_the_counter_of_the_sender_it_names
     }
-    [50] "A flood of announcements" => "Dropped beyond the sender's rate; others are heard" {
+    [50] "A flood of announcements or runs" => "Dropped beyond the sender's or the author's rate; others are heard" {
         ; "tests/tests/it/gossip/hostile.rs" one_peer_that_floods_does_not_keep_others_from_being_heard
         "crates/gossip/src/gate.rs" forged_floods_use_up_the_share_of_who_delivers_them_and_nobody_elses
+        "crates/gossip/src/gate.rs" an_author_that_writes_too_often_leaves_others_heard_even_in_the_same_message
+        "crates/gossip/src/gate.rs" any_number_of_authors_behind_one_neighbor_get_no_more_than_it_may_relay
     }
     [51] "An announcement in the name of a victim" => "It does not count without the victim's signature: only who signed is dialled" {
         ; "crates/gossip/src/gate.rs" bad_messages_are_told_apart
