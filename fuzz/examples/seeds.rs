@@ -58,7 +58,10 @@ fn main() -> std::io::Result<()> {
     }
 
     #[cfg(feature = "gossip")]
-    tickets()?;
+    {
+        tickets()?;
+        topic(&world)?;
+    }
 
     // A whole pull into nothing: the owner's plan, the genesis and the owner's runs, the rest.
     let cold = [
@@ -111,6 +114,61 @@ fn main() -> std::io::Result<()> {
         &[0x00, 0xea, 0xff, 0x80, 0x00, 0x6d, 0x62, 0x65],
     )?;
     Ok(())
+}
+
+/// What is said on a gossip topic: heads and forks, a digest alone, and runs.
+#[cfg(feature = "gossip")]
+fn topic(world: &headwater_fuzz::World) -> std::io::Result<()> {
+    use headwater_gossip::{AnnouncementCounter, HeadAnnouncement, RunsMessage, Scope};
+    use headwater_wire::{AuthorHead, ClockEntry, EventId, RevokedDigest};
+
+    let key = iroh::SecretKey::from_bytes(&[7; 32]);
+    let mut said = HeadAnnouncement {
+        space: world.space,
+        sender: key.public(),
+        counter: AnnouncementCounter { boot: 3, n: 200 },
+        scope: Scope::Everything,
+        digest: HeadsDigest::EMPTY,
+        changed: Vec::new(),
+        forked: Vec::new(),
+    };
+    let write_signed = |name, said: &HeadAnnouncement| {
+        write("announcement", name, &said.sign(&key, 4096).expect("fits"))
+    };
+    write_signed("digest", &said)?;
+    said.changed = vec![world.runs[4].signed_head()];
+    said.forked = vec![ClockEntry {
+        author: world.runs[0].author(),
+        head: AuthorHead {
+            seq: 6,
+            id: EventId::from_bytes([1; 32]),
+        },
+        forked: true,
+        revoked: RevokedDigest::from_bytes([2; 32]),
+    }];
+    write_signed("heads", &said)?;
+    let small = |run: &&headwater_wire::VerifiedRun| run.run().as_bytes().len() < 1024;
+    let mut runs: Vec<_> = world
+        .runs
+        .iter()
+        .filter(small)
+        .map(|run| run.run().clone())
+        .collect();
+    runs.sort_by_key(headwater_wire::Run::author);
+    runs.dedup_by_key(|run| run.author());
+    let salt = [0x5a; 8];
+    let space = world.space;
+    let one = RunsMessage {
+        space,
+        salt,
+        runs: runs[..1].to_vec(),
+    };
+    write("announcement", "run", &one.encode())?;
+    write(
+        "announcement",
+        "runs",
+        &RunsMessage { space, salt, runs }.encode(),
+    )
 }
 
 fn messages() -> Vec<(String, Vec<u8>)> {

@@ -17,6 +17,7 @@ use n0_future::join_all;
 use tracing::{debug, warn};
 
 use crate::{
+    authors::Fate,
     gate::{Ignored, Proven, Share, UnprovenRuns},
     metrics::BridgeMetrics,
 };
@@ -67,8 +68,8 @@ pub(crate) struct HeardRun {
     pub(crate) seq: u64,
     /// Out of which share of the neighbour's it was taken.
     pub(crate) share: Share,
-    /// Whether its author may write here.
-    pub(crate) accepted: bool,
+    /// What became of it; `None` if its author may not write here.
+    pub(crate) fate: Option<Fate>,
     pub(crate) claim: Option<Claim>,
 }
 
@@ -349,7 +350,12 @@ async fn runs_said(
     let mut runs = Vec::with_capacity(message.runs.len());
     for ((run, share), outcome) in message.runs.iter().zip(&message.shares).zip(outcomes) {
         let (author, seq) = (run.author(), run.last_seq());
-        let accepted = !matches!(outcome, Some(Err(AppendError::NotAccepted { .. })));
+        let fate = match &outcome {
+            Some(Ok(_)) => Some(Fate::Stored),
+            Some(Err(AppendError::Stale { .. })) => Some(Fate::Held),
+            Some(Err(AppendError::NotAccepted { .. })) => None,
+            Some(Err(_)) | None => Some(Fate::NotStored),
+        };
         let held = held_after(space, message.neighbor, run, outcome, metrics).await;
         let is_left_out = |held| seq > held && over_quota.binary_search(&author).is_ok();
         let claim = held.filter(|held| !is_left_out(*held));
@@ -357,7 +363,7 @@ async fn runs_said(
             author,
             seq,
             share: *share,
-            accepted,
+            fate,
             claim: claim.map(|held| Claim { author, seq, held }),
         });
     }
@@ -401,7 +407,7 @@ async fn held_after(
             None
         }
         Some(Err(AppendError::Forked { .. })) => {
-            // The proof is kept, and the log cut, by now. Nobody has to be asked.
+            // The proof is kept, and the log cut, by now. Who has not heard is found by digest.
             metrics.runs_forked.inc();
             told(&"contradicts the log held");
             None
@@ -424,9 +430,70 @@ async fn held_after(
 #[cfg(test)]
 mod tests {
     use headwater::{EventDraft, Headwater, Open, generate_author};
-    use headwater_wire::{AuthorHead, EventId};
+    use headwater_wire::{AuthorHead, AuthorSecret, EventId, SpaceId, sign_runs};
 
     use super::*;
+
+    #[tokio::test]
+    async fn one_bad_run_refuses_its_message_alone_and_the_others_are_applied_in_their_order() {
+        let owner = generate_author();
+        let node = Headwater::builder().policy(Open).open();
+        let space = node.create_space(&owner).await.unwrap();
+        let neighbor = iroh::SecretKey::from_bytes(&[1; 32]).public();
+        let elsewhere = SpaceId::from_bytes([9; 32]);
+        let authors: Vec<_> = (1..=3).map(|n| AuthorSecret::from_bytes([n; 32])).collect();
+        let mut bases = vec![None; authors.len()];
+        let mut messages = Vec::new();
+        // Each author goes on in every message; the third and the last but one hold a bad run.
+        for at in 0..9 {
+            let is_bad = at == 3 || at == 7;
+            let mut runs = Vec::new();
+            for (author, base) in authors.iter().zip(&mut bases) {
+                let place = if is_bad { elsewhere } else { space.id() };
+                let draft = EventDraft::new(16, 0, vec![5; 10]);
+                let run = sign_runs(&place, author, *base, [draft]).unwrap().remove(0);
+                if !is_bad {
+                    *base = Some(run.head());
+                }
+                runs.push(run.into_run());
+            }
+            let shares = vec![Share::New; runs.len()];
+            let left_out = Vec::new();
+            let message = UnprovenRuns {
+                neighbor,
+                runs,
+                shares,
+                left_out,
+            };
+            messages.push((at, message));
+        }
+        let metrics = BridgeMetrics::default();
+        let heard = apply_messages(&space, neighbor, messages, &metrics).await;
+        let places: Vec<_> = heard.iter().map(|(at, _)| *at).collect();
+        assert_eq!(places, (0..9).collect::<Vec<_>>());
+        let mut seq = 0;
+        for (at, applied) in heard {
+            let Ok(applied) = applied else {
+                assert!(at == 3 || at == 7, "{at}");
+                continue;
+            };
+            seq += 1;
+            let said: Vec<_> = applied
+                .runs
+                .iter()
+                .map(|run| (run.author, run.seq))
+                .collect();
+            let expected: Vec<_> = authors.iter().map(|author| (author.id(), seq)).collect();
+            assert_eq!(said, expected);
+            assert!(
+                applied
+                    .runs
+                    .iter()
+                    .all(|run| run.fate == Some(Fate::Stored))
+            );
+        }
+        assert_eq!(seq, 7);
+    }
 
     #[tokio::test]
     async fn heads_claim_only_what_is_proven_and_contradict_only_what_is_held() {

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Shares are of two sides, because both can flood. What a sender *signed* counts against the
-//! sender, whoever relays it; so does an author's run that goes further than any before. Before that is
+//! sender, whoever relays it; so does an author's run that is news. Before that is
 //! known the neighbour that delivered a message answers for it, for each run of it, out of one of four
 //! shares ([`Share`]), each as large as [`BridgeLimits::neighbor`]:
 //!
@@ -21,7 +21,8 @@
 //! - what is of senders and authors not heard of before,
 //! - the older exchange, and what cannot be meant for us (undecodable, replayed, foreign).
 //!
-//! A run that goes no further than one heard before is not given back: whoever likes can send it again.
+//! A run that is held, and goes no further than one heard before, is not given back: whoever likes can send
+//! it again.
 //!
 //! iroh-gossip relays before anybody judges, so honest neighbours deliver junk too. Junk uses up
 //! the last share and new names the one before it; known ones are heard all the same. Messages that
@@ -45,7 +46,7 @@ use crate::{
     announcement::{
         AnnouncementCounter, AnnouncementDecodeError, HeadAnnouncement, SignedAnnouncement, tag,
     },
-    authors::{AuthorStanding, AuthorTable},
+    authors::{AuthorStanding, AuthorTable, Fate},
     bucket::Buckets,
     limits::BridgeLimits,
     runs::RunsMessage,
@@ -315,7 +316,7 @@ impl Gate {
             if let Err(ignored) = self.take_share(neighbor, share, Name::Author(author), now) {
                 // All of it, or nothing: what is dropped unread is healed as a whole.
                 for (run, share) in passed.runs.iter().zip(&passed.shares) {
-                    self.give_share_back(neighbor, *share, Name::Author(run.author()));
+                    self.untake_share(neighbor, *share, Name::Author(run.author()));
                 }
                 return Err(ignored);
             }
@@ -337,24 +338,32 @@ impl Gate {
         name: Name,
         now: Duration,
     ) -> Result<(), Ignored> {
-        let forges = share == Share::Known;
-        // Of announcements in its own name a neighbour has a sender's share. Authors it can have many.
-        let counts = forges || (share == Share::Own && matches!(name, Name::Author(_)));
         // In this order: what one name may cost is used up before what all of them may.
-        if forges && !self.forged.try_take((neighbor, name), now) {
+        if forges(share) && !self.forged.try_take((neighbor, name), now) {
             return Err(Ignored::NeighborTooOften);
         }
         let has_share = self.neighbors.try_take((neighbor, share), now);
-        if has_share && (!counts || self.relayed.try_take(neighbor, now)) {
+        if has_share && (!counts(share, name) || self.relayed.try_take(neighbor, now)) {
             return Ok(());
         }
         if has_share {
             self.neighbors.give_back(&(neighbor, share));
         }
-        if forges {
+        if forges(share) {
             self.forged.give_back(&(neighbor, name));
         }
         Err(Ignored::NeighborTooOften)
+    }
+
+    /// As if it had not been taken.
+    fn untake_share(&mut self, neighbor: EndpointId, share: Share, name: Name) {
+        self.neighbors.give_back(&(neighbor, share));
+        if forges(share) {
+            self.forged.give_back(&(neighbor, name));
+        }
+        if counts(share, name) {
+            self.relayed.give_back(&neighbor);
+        }
     }
 
     /// The message was proven: what its neighbour answered for is given back, unless it told of a name
@@ -363,7 +372,7 @@ impl Gate {
         if matches!(share, Share::Own | Share::Known) {
             self.neighbors.give_back(&(neighbor, share));
         }
-        if share == Share::Known {
+        if forges(share) {
             self.forged.give_back(&(neighbor, name));
         }
     }
@@ -433,13 +442,24 @@ impl Gate {
         &mut self,
         neighbor: EndpointId,
         share: Share,
-        (author, seq): (AuthorId, u64),
+        (author, seq, fate): (AuthorId, u64, Fate),
         now: Duration,
     ) {
-        if self.authors.note(author, seq, now) {
+        if self.authors.note(author, seq, fate, now) {
             self.give_share_back(neighbor, share, Name::Author(author));
         }
     }
+}
+
+/// Whether it may be forged in somebody else's name.
+fn forges(share: Share) -> bool {
+    share == Share::Known
+}
+
+/// Whether it counts among all that a neighbour relays. Of announcements in its own name a neighbour has a
+/// sender's share; authors it can have any number of.
+fn counts(share: Share, name: Name) -> bool {
+    forges(share) || (share == Share::Own && matches!(name, Name::Author(_)))
 }
 
 #[cfg(test)]
@@ -547,7 +567,8 @@ mod tests {
             Ok(Read::Runs(message)) => {
                 for (run, share) in message.runs.iter().zip(message.shares) {
                     if let Some(seq) = proven {
-                        gate.proven_run(message.neighbor, share, (run.author(), seq), NOW);
+                        let said = (run.author(), seq, Fate::NotStored);
+                        gate.proven_run(message.neighbor, share, said, NOW);
                     }
                 }
                 Ok(())
@@ -819,7 +840,8 @@ mod tests {
                 for (run, share) in message.runs.iter().zip(message.shares) {
                     let is_three = run.author() == AuthorSecret::from_bytes([3; 32]).id();
                     let seq = if is_three && run_of_three { seq } else { 9 };
-                    gate.proven_run(message.neighbor, share, (run.author(), seq), NOW);
+                    let said = (run.author(), seq, Fate::NotStored);
+                    gate.proven_run(message.neighbor, share, said, NOW);
                 }
             }
         }
@@ -833,14 +855,19 @@ mod tests {
 
     #[test]
     fn what_a_message_takes_is_given_back_if_all_of_it_is_dropped() {
-        let mut gate = gate_of(3, 10_000);
-        pass_runs(&mut gate, &[1], 7, 1).unwrap();
-        pass_runs(&mut gate, &[2], 7, 1).unwrap();
-        while take_runs(&mut gate, &[2], (8, false), None).is_ok() {}
-        for _ in 0..100 {
-            let dropped = take_runs(&mut gate, &[1, 2], (8, false), None);
-            assert_eq!(dropped, Err(Ignored::NeighborTooOften));
+        let mut gate = gate_of(3, 60);
+        for author in 1..=2 {
+            pass_runs(&mut gate, &[author], 7, 1).unwrap();
         }
+        while take_runs(&mut gate, &[2], (8, false), None).is_ok() {}
+        for _ in 0..1000 {
+            // In the order of the keys, one of them first.
+            for authors in [&[1, 2][..], &[3, 1, 2]] {
+                let dropped = take_runs(&mut gate, authors, (8, false), None);
+                assert_eq!(dropped, Err(Ignored::NeighborTooOften));
+            }
+        }
+        pass_runs(&mut gate, &[3], 8, 1).unwrap();
         let passed = (0..100).filter(|_| take_runs(&mut gate, &[1], (8, false), None).is_ok());
         assert_eq!(passed.count(), 3);
     }

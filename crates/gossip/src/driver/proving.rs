@@ -48,8 +48,8 @@ impl Driver {
         let now = self.shared.now();
         let mut claims = Vec::with_capacity(runs.len());
         for run in runs {
-            if run.accepted {
-                let said = (run.author, run.seq);
+            if let Some(fate) = run.fate {
+                let said = (run.author, run.seq, fate);
                 self.gate.proven_run(neighbor, run.share, said, now);
             }
             claims.extend(run.claim);

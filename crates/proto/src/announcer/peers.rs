@@ -30,6 +30,8 @@ pub(super) struct Peer {
     pub(super) contradicted_until: Duration,
     /// Not to be asked until then.
     pub(super) rests_until: Duration,
+    /// What only runs spoke of is no reason to ask it before.
+    pub(super) runs_again_at: Duration,
     /// What its word was worth.
     pub(super) standing: Standing,
     touched: u64,
@@ -99,9 +101,10 @@ impl Peer {
         self.compared_until = self.compared_until.max(until);
     }
 
-    /// A pull brought nothing of what it was begun for, and nobody had announced that: runs alone spoke of
-    /// it, and this peer passed them on. It is not to blame, and whoever writes such runs is not to cause
-    /// one pull after the other: the peer is left alone, twice as long each time in a row.
+    /// A pull brought nothing, and what it was begun for nobody had announced: runs alone spoke of it, and
+    /// this peer passed them on. It is not to blame, and whoever writes such runs is not to cause one pull
+    /// after the other: it is asked because of runs again after a pause, twice as long each time in a
+    /// row. For whatever else it is asked at any time.
     pub(super) fn asked_for_nothing(
         &mut self,
         again: bool,
@@ -114,7 +117,7 @@ impl Peer {
         }
         let pause = doubled(config.pull_jitter, self.standing.for_nothing);
         self.standing.for_nothing = self.standing.for_nothing.saturating_add(1);
-        self.rest(now.saturating_add(pause.min(config.trickle.most())));
+        self.runs_again_at = now.saturating_add(pause.min(config.trickle.most()));
     }
 
     /// Twice as long each time, up to the cap, less up to a half by chance.

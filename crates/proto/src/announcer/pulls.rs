@@ -1,7 +1,7 @@
 //! Who is pulled from, when, and what is learned from how it ended.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_wire::HeadsDigest;
 
@@ -70,11 +70,15 @@ impl Announcer {
     ) {
         let jitter = self.config.pull_jitter;
         let at = now.saturating_add(self.draws.up_to(jitter));
-        // Who is to rest is asked later all the same, if there is nobody else.
+        // Who rests is asked once it has, if there is nobody else.
         let first = relay.filter(|relay| from.is_none() || !self.rests(*relay, now));
         match (first, from) {
             (Some(relay), _) if self.remember_peer(relay) => {
-                self.schedule(relay, at.saturating_add(jitter / 2));
+                let at = at.saturating_add(jitter / 2);
+                match from {
+                    Some(_) => self.schedule(relay, at),
+                    None => self.schedule_for_runs(relay, at),
+                }
             }
             (_, Some(from)) if self.remember_peer(from) => self.schedule(from, at),
             _ => {
@@ -352,10 +356,10 @@ impl Announcer {
             ended => ended,
         };
         match ended {
-            PullEnded::Complete { digest, .. } | PullEnded::Taken { digest, .. } => {
+            PullEnded::Complete { digest, events } | PullEnded::Taken { digest, events } => {
                 self.change_digest(digest, now);
                 self.catch_up = None;
-                self.judge_promises(id, &pull, now);
+                self.judge_promises(id, &pull, events, now);
                 self.retry_difference(id, now);
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.check = None;
@@ -402,12 +406,13 @@ impl Announcer {
 
     /// The peer gave all it had. What it announced and did not bring, it is not asked for again, and
     /// neither is it at once for anything else.
-    fn judge_promises(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
+    fn judge_promises(&mut self, id: PeerId, pull: &UnderWay, events: u64, now: Duration) {
         let (mut kept, mut broken) = (0, 0);
-        let unheard_of = |&(sought, seq, _): &(Sought, u64, bool)| {
+        let by_runs = |&(sought, seq, _): &(Sought, u64, bool)| {
             !self.wants.is_promised(sought) && self.wants.lacks(sought, seq, id).is_some()
         };
-        let for_nothing = !pull.expected.is_empty() && pull.expected.iter().all(unheard_of);
+        let began_by_runs = !pull.expected.is_empty() && pull.expected.iter().all(by_runs);
+        let for_nothing = began_by_runs && events == 0;
         for &(sought, seq, promised) in &pull.expected {
             match (self.wants.lacks(sought, seq, id), promised) {
                 (None, true) => kept += 1,
@@ -479,9 +484,12 @@ impl Announcer {
 
     /// A pull ended without bringing all: the next providers are asked at once.
     fn count_tries(&mut self, id: PeerId, pull: &UnderWay, now: Duration) {
+        let mut counted = None;
         for &(sought, seq, _) in &pull.expected {
-            if self.wants.lacks(sought, seq, id).is_some() {
+            // What a peer announced of a log and what it relayed of it are one try.
+            if counted != Some(sought) && self.wants.lacks(sought, seq, id).is_some() {
                 self.wants.missed(sought, id, self.config.max_attempts);
+                counted = Some(sought);
             }
         }
         self.ask_others(id, now);
@@ -512,14 +520,15 @@ impl Announcer {
         if !core::mem::take(&mut self.wants.shifted) {
             return;
         }
-        let mut asked = BTreeSet::new();
+        // Each, and whether only runs speak of what it is asked for.
+        let mut asked: BTreeMap<PeerId, bool> = BTreeMap::new();
         for (_, providers) in self.wants.providers() {
             let waits = |id: PeerId| {
                 if let Some(pull) = self.pulls.get(&id) {
                     return !pull.slow;
                 }
                 let peer = self.peers.get(id);
-                peer.is_some_and(|peer| peer.due.is_some()) || asked.contains(&id)
+                peer.is_some_and(|peer| peer.due.is_some()) || asked.contains_key(&id)
             };
             if providers.iter().any(|provider| waits(provider.peer)) {
                 continue;
@@ -532,17 +541,25 @@ impl Announcer {
                 let rests = peer.map_or(Duration::ZERO, |peer| peer.rests_until);
                 (rests.max(now), provider.promised.is_some())
             });
-            asked.extend(next.map(|provider| provider.peer));
+            let by_runs = providers.iter().all(|provider| provider.promised.is_none());
+            asked.extend(next.map(|provider| (provider.peer, by_runs)));
         }
-        for id in asked {
+        for (id, by_runs) in asked {
             let jitter = self.config.pull_jitter;
             let wait = self.draws.between(jitter / 2, jitter.saturating_mul(3) / 2);
-            if self.remember_peer(id) {
-                self.schedule(id, now.saturating_add(wait));
-            } else {
-                self.wants.forget(id);
+            let at = now.saturating_add(wait);
+            match (self.remember_peer(id), by_runs) {
+                (true, false) => self.schedule(id, at),
+                (true, true) => self.schedule_for_runs(id, at),
+                (false, _) => self.wants.forget(id),
             }
         }
+    }
+
+    /// The same, for what only runs spoke of.
+    fn schedule_for_runs(&mut self, id: PeerId, at: Duration) {
+        let again_at = self.peers.get(id).map_or(at, |peer| peer.runs_again_at);
+        self.schedule(id, at.max(again_at));
     }
 
     /// Later for a peer that broke promises, so that others come first.

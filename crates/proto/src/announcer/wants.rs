@@ -219,6 +219,7 @@ impl Wants {
             if moves {
                 provider.tries = 0;
             }
+            provider.promised = provider.promised.filter(|promised| *promised > seq);
             if !stays {
                 self.provided.remove(provider.peer);
                 lost = true;

@@ -260,6 +260,7 @@ async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
     let sender = stage.voice.sender.clone();
     let mut receiver = stage.voice.receiver.take().expect("not read yet");
     let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
+    let started = std::time::Instant::now();
     let flooding = tokio::spawn(async move {
         for salt in 1..=FLOOD {
             let again = salted(space, vec![first.clone()], salt);
@@ -273,10 +274,25 @@ async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
         stage.crowd.until_equal(stage.held).await;
     }
     let sender = timeout(LIMIT, flooding).await.expect("in time");
-    let dropped = stage.crowd.count(|it| it.ignored_neighbor_too_often.get());
+    let seconds = started.elapsed().as_secs_f64();
     let checked = stage.crowd.count(|it| it.runs_held.get());
-    println!("{FLOOD} old runs: {checked} checked, {dropped} dropped unread, by two nodes");
-    assert!(dropped > checked, "{checked} checked, {dropped} dropped");
+    let dropped = stage.crowd.count(|it| it.ignored_neighbor_too_often.get());
+    println!("{FLOOD} old runs: {checked} checked by two nodes, {dropped} dropped unread");
+    // A neighbour's share of what it sends itself, at each node; the honest ones may come late, after a pull.
+    let limits = BridgeLimits::default().neighbor;
+    let share = f64::from(limits.burst) + f64::from(limits.per_second) * seconds + 1.0;
+    assert!(checked as f64 <= 2.0 * (share + 20.0), "{checked} checked");
+    // What the author writes then comes by the topic, and no pull is waited for.
+    let before = stage.metrics().runs_stored.get();
+    for _ in 0..20 {
+        write(stage.crowd.live[1].space(), 50, "honest", 1).await;
+        stage.held += 1;
+        stage.crowd.until_equal(stage.held).await;
+    }
+    until("the author is heard", || {
+        stage.metrics().runs_stored.get() > before
+    })
+    .await;
     assert_eq!(stage.crowd.count(|it| it.ignored_author_too_often.get()), 0);
     drop(sender);
     future::zip(stage.outsider.shutdown(), stage.crowd.shutdown()).await;

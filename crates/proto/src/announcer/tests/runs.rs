@@ -77,16 +77,15 @@ fn runs_above_what_nobody_holds_lead_to_pulls_in_ever_longer_pauses() {
             .iter()
             .all(|it| it.demerits == 0)
     );
-    // Something that it announces, and brings once its pause is over, ends that.
-    driven.hear(1, vec![claim(8, 5, 0)]);
-    driven.now += AnnouncerConfig::default().trickle.most();
-    assert_eq!(driven.next_pull(), Some(peer(1)));
-    driven.it.handle_held(vec![(author(8), 5)]);
-    driven.complete(peer(1));
-    let now = driven.now;
-    driven.hear(1, vec![claim(8, 6, 5)]);
-    assert_eq!(driven.next_pull(), Some(peer(1)));
-    assert!(driven.since(now) < SECOND, "{:?}", driven.since(now));
+    // What it announces itself is asked for at once all the same.
+    for seq in 5..7 {
+        let now = driven.now;
+        driven.hear(1, vec![claim(8, seq, seq - 1)]);
+        assert_eq!(driven.next_pull(), Some(peer(1)));
+        assert!(driven.since(now) < SECOND, "{:?}", driven.since(now));
+        driven.it.handle_held(vec![(author(8), seq)]);
+        driven.complete(peer(1));
+    }
 }
 
 #[test]
@@ -107,6 +106,31 @@ fn a_promise_is_not_raised_by_the_runs_that_its_maker_passes_on() {
         assert_eq!(status.counters.promises_broken, 0);
         assert_eq!(status.standings[0].counters.promises_kept, 1);
     }
+}
+
+#[test]
+fn a_promise_is_kept_once_and_a_failed_pull_is_one_try_whatever_runs_say_beside() {
+    let mut driven = Driven::with_neighbors(1);
+    driven.hear(1, vec![claim(7, 5, 0)]);
+    driven.hear_runs(1, vec![claim(7, 100, 0)]);
+    let attempts = AnnouncerConfig::default().max_attempts;
+    for _ in 1..attempts {
+        let id = driven.next_pull().unwrap();
+        driven.fail(id);
+        assert_eq!(driven.it.status().missing_heads, 1);
+    }
+    let id = driven.next_pull().unwrap();
+    driven.it.handle_held(vec![(author(7), 5)]);
+    driven.complete(id);
+    while let Some(id) = driven.next_pull() {
+        driven.complete(id);
+    }
+    let status = driven.it.status();
+    assert_eq!(status.standings[0].counters.promises_kept, 1);
+    assert_eq!(
+        (status.missing_heads, status.counters.promises_broken),
+        (0, 0)
+    );
 }
 
 #[test]
