@@ -168,7 +168,6 @@ async fn a_run_is_taken_from_whoever_sends_it_and_again_it_is_no_news() {
     stage.voice.say(run_message(space, vec![next])).await;
     stage.held += 2;
     stage.crowd.until_equal(stage.held).await;
-    assert_eq!(stage.crowd.count(|it| it.announcements_accepted.get()), 0);
     stage.assert_unharmed().await;
     stage.end().await;
 }
