@@ -26,9 +26,9 @@ pub(crate) fn take<'a, T: Deserialize<'a>>(
 }
 
 /// Where authors are not in strictly ascending order.
-pub(crate) fn first_not_rising(authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
+pub(crate) fn first_not_rising(mut authors: impl Iterator<Item = AuthorId>) -> Option<usize> {
     let mut before = None;
-    authors.into_iter().position(|author| {
+    authors.position(|author| {
         before
             .replace(author)
             .is_some_and(|before| before >= author)

@@ -116,8 +116,9 @@ pub struct AnnouncerConfig {
     /// Largest run that is sent to everybody, in bytes. 1,024: a message of a chat is, a document is not,
     /// and one message holds three.
     pub max_run_bytes: usize,
-    /// Most messages one change is split into, those of runs and those of heads together. 4, of 28 heads each: above that the digest alone
-    /// is announced, and a pull finds the rest for less than the heads would cost everybody.
+    /// Most messages one change is split into, those of runs and those of heads together. 4, of 28 heads
+    /// each: above that the digest alone is announced, and a pull finds the rest for less than the heads
+    /// would cost everybody.
     pub max_split: usize,
     /// Most authors whose announced heads are missing here. 4,096, some 0.5 MB: signed heads cost
     /// whoever makes them a signature, but nothing stops a stranger from making millions. One

@@ -5,6 +5,7 @@ use headwater::wire::{AuthorHead, EventId, Run, SignedHead, SpaceId, sign_runs};
 use headwater_gossip::{BridgeLimits, BridgeMetrics, HeadAnnouncement, LiveSpace, Rate};
 use iroh::{EndpointId, address_lookup::MemoryLookup};
 use n0_future::{StreamExt, future, time::timeout};
+use tokio::task::JoinHandle;
 
 use super::{
     lines,
@@ -101,6 +102,21 @@ impl Stage {
             counted > 0 && lines::naming(senders, why) == counted
         })
         .await;
+    }
+
+    /// Reads what comes back to the outsider, as every node does.
+    fn read_along(&mut self) -> JoinHandle<()> {
+        let mut receiver = self.voice.receiver.take().expect("not read yet");
+        tokio::spawn(async move { while receiver.next().await.is_some() {} })
+    }
+
+    /// Twenty events that the honest node writes for an author arrive, one after the other.
+    async fn assert_heard(&mut self, number: u32) {
+        for _ in 0..20 {
+            write(self.crowd.live[1].space(), number, "honest", 1).await;
+            self.held += 1;
+            self.crowd.until_equal(self.held).await;
+        }
     }
 
     /// What the honest node writes still arrives, and nothing else has.
@@ -257,8 +273,7 @@ async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
     stage.crowd.until_equal(stage.held).await;
 
     let sender = stage.voice.sender.clone();
-    let mut receiver = stage.voice.receiver.take().expect("not read yet");
-    let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
+    let reading = stage.read_along();
     let started = std::time::Instant::now();
     let flooding = tokio::spawn(async move {
         for salt in 1..=FLOOD {
@@ -267,11 +282,7 @@ async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
         }
         sender
     });
-    for _ in 0..20 {
-        write(stage.crowd.live[1].space(), 50, "honest", 1).await;
-        stage.held += 1;
-        stage.crowd.until_equal(stage.held).await;
-    }
+    stage.assert_heard(50).await;
     let sender = timeout(LIMIT, flooding).await.expect("in time");
     let checked = stage.crowd.count(|it| it.runs_held.get());
     let dropped = stage.crowd.count(|it| it.ignored_neighbor_too_often.get());
@@ -285,11 +296,7 @@ async fn runs_sent_again_and_again_do_not_keep_their_author_from_being_heard() {
     assert!(checked as f64 <= most, "{checked} checked, {most} allowed");
     // What the author writes then comes by the topic, and no pull is waited for.
     let before = stage.metrics().runs_stored.get();
-    for _ in 0..20 {
-        write(stage.crowd.live[1].space(), 50, "honest", 1).await;
-        stage.held += 1;
-        stage.crowd.until_equal(stage.held).await;
-    }
+    stage.assert_heard(50).await;
     until("the author is heard", || {
         stage.metrics().runs_stored.get() > before
     })
@@ -466,11 +473,8 @@ async fn one_peer_that_floods_does_not_keep_others_from_being_heard() {
         .map(|n| stage.outsider.sign(&stage.announcement(n)))
         .collect();
     let sender = stage.voice.sender.clone();
-    // Reads what comes back, as every node does.
-    let mut receiver = stage.voice.receiver.take().expect("not read yet");
-    let reading = tokio::spawn(async move { while receiver.next().await.is_some() {} });
-    let metrics = stage.crowd.members[0].metrics();
-    let before = metrics.messages_received.get();
+    let reading = stage.read_along();
+    let before = stage.metrics().messages_received.get();
     let started = std::time::Instant::now();
     let flooding = tokio::spawn(async move {
         for message in flood {
@@ -479,12 +483,9 @@ async fn one_peer_that_floods_does_not_keep_others_from_being_heard() {
         (sender, started.elapsed())
     });
 
-    for _ in 0..20 {
-        write(stage.crowd.live[1].space(), 7, "honest", 1).await;
-        stage.held += 1;
-        stage.crowd.until_equal(stage.held).await;
-    }
+    stage.assert_heard(7).await;
 
+    let metrics = stage.metrics();
     let (sender, took) = timeout(LIMIT, flooding)
         .await
         .expect("in time")
